@@ -51,6 +51,12 @@ var (
 	ErrChecksum = errors.New("checksum mismatch")
 	// ErrTooLarge refuses input beyond a limit.
 	ErrTooLarge = errors.New("too large")
+	// ErrInvalidPart says that a Complete names a part which was not uploaded,
+	// or by another ETag or checksum.
+	ErrInvalidPart = errors.New("invalid part")
+	// ErrPartTooSmall says that a part which is not the last is smaller than
+	// [MinPart].
+	ErrPartTooSmall = errors.New("part too small")
 	// ErrPermission refuses an operation to this caller.
 	ErrPermission = errors.New("permission denied")
 )
