@@ -1,0 +1,139 @@
+package slot
+
+import "github.com/shoalstore/shoal/core"
+
+// bridge keeps the entries that were committed since a joiner's last stretch
+// was read, so that the joiner can go over to live writes without a gap.
+type bridge struct {
+	joiner  core.DiskID // 0: nobody
+	prev    core.Version
+	entries []core.Entry
+	bytes   int
+	full    bool
+}
+
+func (b *bridge) begin(joiner core.DiskID, from core.Version) {
+	*b = bridge{joiner: joiner, prev: from}
+}
+
+func (b *bridge) add(done []core.Entry, limit int) {
+	if b.joiner == 0 || b.full {
+		return
+	}
+	for i := range done {
+		b.bytes += done[i].Size()
+	}
+	if b.bytes > limit {
+		b.full, b.entries = true, nil
+		return
+	}
+	b.entries = append(b.entries, done...)
+}
+
+// beginJoin starts to bring a sealed joiner level: from its mark, or from the
+// start where deletions since then are no longer remembered.
+func (n *Node) beginJoin(r *replica, p *peer) {
+	if p.started || p.reading || p.level {
+		return
+	}
+	p.cursor = p.mark.Seq
+	if p.mark.Seq < r.state.Floor || p.mark.Seq > r.state.Committed.Seq {
+		p.cursor = 0
+	}
+	n.readFor(r, p)
+}
+
+// readFor reads the joiner's next stretch, which ends at the commit mark.
+func (n *Node) readFor(r *replica, p *peer) {
+	o := r.owner
+	if other := o.peer(o.bridge.joiner); other != nil && other != p && n.now.Sub(other.since) < n.p.AckTimeout {
+		p.since, p.sentAt = n.now, n.now // one at a time; tickPeer comes back
+		return
+	}
+	o.bridge.begin(p.disk, r.state.Committed)
+	if p.cursor == r.state.Committed.Seq && (p.started || p.mark == r.state.Committed) {
+		n.goLive(r, p)
+		return
+	}
+	p.reading = true
+	p.since, p.sentAt = n.now, n.now
+	n.nextID++
+	upTo := r.state.Committed
+	n.out.Reads = append(n.out.Reads, Read{
+		ID: n.nextID, Disk: r.disk, Slot: r.slot, After: p.cursor, UpTo: upTo, Bytes: n.p.CatchupBytes,
+	})
+	n.reads[n.nextID] = func(e core.Entries, err error) {
+		if r.owner != o || !p.reading {
+			return
+		}
+		p.reading = false
+		if err != nil {
+			o.bridge.joiner = 0
+			return
+		}
+		p.catchup = &Message{
+			Kind: MsgCatchup, After: p.cursor, UpTo: e.UpTo, Floor: r.state.Floor, Entries: e.List, Start: !p.started,
+		}
+		n.sendCatchup(r, p)
+	}
+}
+
+func (n *Node) sendCatchup(r *replica, p *peer) {
+	m := *p.catchup
+	n.toPeer(r, p, &m)
+}
+
+func (n *Node) retryCatchup(r *replica, p *peer) {
+	switch {
+	case p.reading:
+		p.sentAt = n.now
+	case p.catchup != nil:
+		n.sendCatchup(r, p)
+	case r.owner.phase == active:
+		n.readFor(r, p)
+	}
+}
+
+// onCaughtUp goes on with the next stretch, or goes live.
+func (n *Node) onCaughtUp(r *replica, p *peer, m *Message) {
+	o := r.owner
+	if !p.joining || p.level || p.catchup == nil || m.Last != p.catchup.UpTo || o.phase != active {
+		return
+	}
+	p.started = true
+	p.cursor = p.catchup.UpTo.Seq
+	p.catchup = nil
+	p.since = 0
+	if o.bridge.joiner == p.disk && o.bridge.prev.Seq == p.cursor && !o.bridge.full {
+		n.goLive(r, p)
+		return
+	}
+	o.bridge.joiner = 0
+	n.readFor(r, p)
+}
+
+// goLive sends the joiner what was committed since its last stretch, and the
+// tail. From here on nothing commits without it.
+func (n *Node) goLive(r *replica, p *peer) {
+	o := r.owner
+	p.level, p.synced = true, true
+	p.acked = o.bridge.prev.Seq
+	entries := append(append([]core.Entry(nil), o.bridge.entries...), r.tail...)
+	prev := o.bridge.prev
+	o.bridge = bridge{}
+	if len(entries) == 0 {
+		p.since = 0
+		n.checkJoined(r, p)
+		n.wake(r)
+		return
+	}
+	p.first = &Message{Kind: MsgAppend, Prev: prev, Entries: entries, Commit: r.state.Committed, Last: r.state.Last}
+	n.toPeer(r, p, p.first)
+}
+
+// checkJoined proposes a joiner that has everything for the in-sync set.
+func (n *Node) checkJoined(r *replica, p *peer) {
+	if p.joining && p.level && p.first == nil && r.owner.phase == active && p.acked >= r.state.Committed.Seq {
+		n.propose(r, core.ChangeJoined, p)
+	}
+}
