@@ -27,6 +27,7 @@ declare -A go_pins=(
 
 # name of the program -> Debian packages (the version is the one that Debian 12 ships)
 declare -A deb_packages=(
+	[aws]="awscli"
 	[gcc]="gcc libc6-dev"
 	[s3cmd]="s3cmd"
 	[shellcheck]="shellcheck"
