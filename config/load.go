@@ -1,0 +1,157 @@
+package config
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/spf13/viper"
+)
+
+// envPrefix starts the names of all variables that override keys.
+const envPrefix = "SHOAL_"
+
+// Load reads the file, applies the environment (in the form of os.Environ) and
+// validates the result. The path "" means no file. The error names every key
+// that is wrong.
+func Load(path string, env []string) (Config, error) {
+	var data []byte
+	if path != "" {
+		var err error
+		if data, err = os.ReadFile(path); err != nil {
+			return Config{}, fmt.Errorf("read the configuration: %w", err)
+		}
+	}
+	c, err := Parse(data, env)
+	if err != nil && path != "" {
+		return Config{}, fmt.Errorf("%s: %w", path, err)
+	}
+	return c, err
+}
+
+// Parse is [Load] for a file's content.
+func Parse(data []byte, env []string) (Config, error) {
+	// No key holds a NUL, so no key is taken apart: "a.b" in the file is a key
+	// of that name, and unknown.
+	v := viper.NewWithOptions(viper.KeyDelimiter("\x00"))
+	v.SetConfigType("yaml")
+	if err := v.ReadConfig(bytes.NewReader(data)); err != nil {
+		return Config{}, fmt.Errorf("not a YAML mapping: %w", err)
+	}
+	settings := v.AllSettings()
+	for _, key := range v.AllKeys() { // AllSettings leaves out keys without a value
+		if v.Get(key) == nil {
+			if err := set(settings, strings.Split(key, "\x00"), nil); err != nil {
+				return Config{}, err
+			}
+		}
+	}
+	if err := overlay(settings, env); err != nil {
+		return Config{}, err
+	}
+	c := Default()
+	if err := decode(settings, &c); err != nil {
+		return Config{}, err
+	}
+	if err := c.readSecret(); err != nil {
+		return Config{}, err
+	}
+	if err := c.Validate(); err != nil {
+		return Config{}, err
+	}
+	return c, nil
+}
+
+// overlay puts the values of SHOAL_ variables in place of what the file says.
+// Variables that begin like a section but name no key of it are refused, but
+// for those that Kubernetes sets for a service of such a name; other SHOAL_
+// variables belong to the command line's client side.
+func overlay(settings map[string]any, env []string) error {
+	names := make(map[string]string)
+	for _, key := range Keys() {
+		names[envName(key)] = key
+	}
+	var errs []error
+	for _, e := range env {
+		name, value, _ := strings.Cut(e, "=")
+		if !strings.HasPrefix(name, envPrefix) {
+			continue
+		}
+		key, ok := names[name]
+		if !ok {
+			if section := envSection(name); section != "" && !setByKubernetes(name) {
+				errs = append(errs, fmt.Errorf("%s: names no key of section %q; its keys: %s",
+					name, section, strings.Join(keysOf(section), ", ")))
+			}
+			continue
+		}
+		if err := set(settings, strings.Split(key, "."), value); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", name, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func envName(key string) string {
+	return envPrefix + strings.ToUpper(strings.ReplaceAll(key, ".", "_"))
+}
+
+func envSection(name string) string {
+	for _, key := range Keys() {
+		section, _, nested := strings.Cut(key, ".")
+		if nested && strings.HasPrefix(name, envName(section)+"_") {
+			return section
+		}
+	}
+	return ""
+}
+
+func setByKubernetes(name string) bool {
+	return strings.HasSuffix(name, "_PORT") || strings.Contains(name, "_PORT_") ||
+		strings.HasSuffix(name, "_SERVICE_HOST") || strings.Contains(name, "_SERVICE_PORT")
+}
+
+func set(settings map[string]any, path []string, value any) error {
+	for i, p := range path[:len(path)-1] {
+		switch next := settings[p].(type) {
+		case map[string]any:
+			settings = next
+		case nil:
+			m := make(map[string]any)
+			settings[p] = m
+			settings = m
+		default:
+			return fmt.Errorf("%s: the file has a value there, want a section", strings.Join(path[:i+1], "."))
+		}
+	}
+	settings[path[len(path)-1]] = value
+	return nil
+}
+
+func keysOf(section string) []string {
+	var out []string
+	for _, key := range Keys() {
+		if strings.HasPrefix(key, section+".") {
+			out = append(out, key)
+		}
+	}
+	return slices.Clip(out)
+}
+
+func (c *Config) readSecret() error {
+	if c.Cluster.SecretFile == "" {
+		return nil
+	}
+	if c.Cluster.Secret != "" {
+		return errors.New("cluster.secret_file: cluster.secret is set too; keep one of them")
+	}
+	b, err := os.ReadFile(c.Cluster.SecretFile)
+	if err != nil {
+		return fmt.Errorf("cluster.secret_file: %w", err)
+	}
+	c.Cluster.Secret = Secret(strings.TrimRight(string(b), "\r\n"))
+	return nil
+}
