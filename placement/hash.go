@@ -49,10 +49,11 @@ func slotItem(s core.SlotID) uint64 {
 // that changes an order once in some 10^15 comparisons, and then what is
 // proposed, never what a map or record has decided.
 func cost(item uint64, uuid string, weight float64) float64 {
-	h := xxh3.HashStringSeed(uuid, item)
-	u := (float64(h>>11) + 0.5) / (1 << 53) // in (0, 1), both ends excluded
-	return -math.Log(u) / weight
+	return -math.Log(unit(xxh3.HashStringSeed(uuid, item))) / weight
 }
+
+// unit maps a hash into (0, 1), both ends excluded.
+func unit(h uint64) float64 { return (float64(h>>12) + 0.5) / (1 << 52) }
 
 // weightOf is a disk's weight for placement; what is not a positive number
 // counts as 1.
