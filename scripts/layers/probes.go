@@ -74,8 +74,8 @@ func importProbes() []probe {
 		},
 		{
 			"core/vfs",
-			[]string{"os", core},
-			map[string][]string{ours("core/slot"): {"core"}, xsys: {"core"}},
+			[]string{"os", core, xsys},
+			map[string][]string{ours("core/slot"): {"core-vfs"}, xxh3: {"core-vfs"}},
 		},
 		{
 			"core/storetest",
