@@ -39,7 +39,7 @@ func (osFS) Usage(dir string) (Usage, error) {
 	if err := retryEINTR(func() error { return unix.Statfs(dir, &s) }); err != nil {
 		return Usage{}, &os.PathError{Op: "statfs", Path: dir, Err: err}
 	}
-	unit := int64(s.Frsize)
+	unit := int64(s.Frsize) //nolint:unconvert // it is an int32 on 32-bit machines
 	return Usage{Total: int64(s.Blocks) * unit, Free: int64(s.Bavail) * unit}, nil
 }
 
