@@ -107,7 +107,7 @@ func TestRefusals(t *testing.T) {
 	tests := []struct{ name, yaml, env, want string }{
 		{"unknown section", "nodes: {}\nfoo: 1", "", `foo: unknown key; allowed here: node, listen,`},
 		{"unknown key without value", "foo:", "", `foo: unknown key`},
-		{"unknown key", "node: {nmae: x}", "", `node.nmae: unknown key; allowed here: name, zone, weight, data`},
+		{"unknown key", "node: {colour: x}", "", `node.colour: unknown key; allowed here: name, zone, weight, data`},
 		{"dotted key", "node.name: n1", "", `node.name: unknown key`},
 		{"unknown key in a list", "disks: [{path: /a, size: 3}]", "", `disks[0].size: unknown key; allowed here: path, weight`},
 		{"section is a value", "node: n1", "", `node: want a section with keys, got "n1"`},
@@ -122,7 +122,7 @@ func TestRefusals(t *testing.T) {
 		{"bad bool", "backends: [{provider: s3, anonymous: maybe}]", "", `backends[0].anonymous: want true or false, got "maybe"`},
 		{"not a mapping", "- a", "", `not a YAML mapping`},
 		{"not YAML", "a: [", "", `not a YAML mapping`},
-		{"env names no key", "", "SHOAL_NODE_NMAE=x", `SHOAL_NODE_NMAE: names no key of section "node"; its keys: node.name,`},
+		{"env names no key", "", "SHOAL_NODE_COLOUR=x", `SHOAL_NODE_COLOUR: names no key of section "node"; its keys: node.name,`},
 		{"env under a value", "node: n1", "SHOAL_NODE_NAME=x", `SHOAL_NODE_NAME: node: the file has a value there`},
 		{"env value", "", "SHOAL_LISTEN_PEER=nowhere", `listen.peer: "nowhere": want host:port`},
 		{"node name", "node: {name: N_1}", "", `node.name: "N_1": want 1 to 63 of a-z`},

@@ -16,8 +16,7 @@ func Keys() []string {
 	var out []string
 	var walk func(t reflect.Type, path string)
 	walk = func(t reflect.Type, path string) {
-		for i := range t.NumField() {
-			f := t.Field(i)
+		for f := range t.Fields() {
 			p := join(path, f.Tag.Get("key"))
 			if f.Type.Kind() == reflect.Struct {
 				walk(f.Type, p)

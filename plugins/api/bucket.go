@@ -1,0 +1,99 @@
+package api
+
+import (
+	"time"
+
+	"github.com/shoalstore/shoal/core"
+)
+
+// Bucket is a bucket of the cluster, or a remote one that it could use.
+type Bucket struct {
+	URI      string        `json:"uri"`
+	Provider core.Provider `json:"provider"`
+	Name     string        `json:"name"`
+	// Alias is the bucket's name for S3 clients; "" as long as a remote
+	// bucket is not known to the cluster.
+	Alias   string           `json:"alias"`
+	State   core.BucketState `json:"state"`
+	Props   *core.Policy     `json:"props"`
+	Created *time.Time       `json:"created"`
+}
+
+// Known says whether the bucket is in the cluster's table.
+func (b Bucket) Known() bool { return b.Alias != "" }
+
+// BucketOf returns the form in which a bucket travels.
+func BucketOf(b core.Bucket) Bucket {
+	return Bucket{
+		URI: b.Name.String(), Provider: b.Name.Provider, Name: b.Name.Name, Alias: b.Alias,
+		State: b.State, Props: &b.Policy, Created: &b.Created,
+	}
+}
+
+// Buckets is the answer to a listing of buckets, in order of their URIs.
+type Buckets struct {
+	Buckets []Bucket `json:"buckets"`
+}
+
+// Props are properties of a bucket to set; nil leaves one as it is, or as the
+// cluster's defaults have it.
+type Props struct {
+	Scheme   *core.Scheme `json:"scheme,omitempty"`
+	Domain   *core.Domain `json:"domain,omitempty"`
+	Inline   *int64       `json:"inline,omitempty"`
+	ETag     *string      `json:"etag,omitempty"`
+	Sendfile *bool        `json:"sendfile,omitempty"`
+	LRU      *bool        `json:"lru,omitempty"`
+}
+
+// Apply returns the policy with the properties set.
+func (p Props) Apply(to core.Policy) core.Policy {
+	assign(&to.Scheme, p.Scheme)
+	assign(&to.Domain, p.Domain)
+	assign(&to.Inline, p.Inline)
+	assign(&to.ETag, p.ETag)
+	assign(&to.Sendfile, p.Sendfile)
+	assign(&to.LRU, p.LRU)
+	return to
+}
+
+func assign[T any](to, from *T) {
+	if from != nil {
+		*to = *from
+	}
+}
+
+// CreateBucket creates a bucket, or makes a remote one known. A bucket that
+// exists is "exists", unless IfAbsent is set: then it is returned as it is.
+type CreateBucket struct {
+	Props    Props  `json:"props"`
+	Alias    string `json:"alias,omitempty"`
+	IfAbsent bool   `json:"if_absent,omitempty"`
+}
+
+// SetBucket changes a bucket. Data that is there already is brought to the new
+// policy by a job.
+type SetBucket struct {
+	Props Props  `json:"props"`
+	Alias string `json:"alias,omitempty"`
+}
+
+// Presence selects objects by where they are.
+type Presence string
+
+// The presences.
+const (
+	AnyPresence Presence = ""
+	Cached      Presence = "cached"     // stored in the cluster
+	NotCached   Presence = "not-cached" // only in the remote bucket
+)
+
+// Summary counts what is in a bucket.
+type Summary struct {
+	Bucket string `json:"bucket"`
+	// Accessible says whether the remote bucket could be asked; where it could
+	// not, or was not, Remote is nil. It is always true for shoal:// buckets.
+	Accessible bool    `json:"accessible"`
+	Present    Amount  `json:"present"`
+	Remote     *Amount `json:"remote"`
+}

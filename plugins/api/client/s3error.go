@@ -1,0 +1,57 @@
+package client
+
+import (
+	"encoding/xml"
+	"fmt"
+	"net/http"
+
+	"github.com/shoalstore/shoal/plugins/api"
+)
+
+// s3Error makes an error of an S3 answer.
+func s3Error(status int, body []byte, r *request) *statusError {
+	var x struct {
+		XMLName xml.Name `xml:"Error"`
+		Code    string
+		Message string
+	}
+	if xml.Unmarshal(body, &x) != nil || x.Code == "" {
+		return newStatusError(status, &api.Error{
+			Code: codeOf(status), Message: fmt.Sprintf("%s: %s", r, statusText(status)),
+		})
+	}
+	code, ok := map[string]api.Code{
+		"NoSuchKey":               api.CodeNotFound,
+		"NoSuchUpload":            api.CodeNotFound,
+		"NoSuchBucket":            api.CodeNoSuchBucket,
+		"BucketAlreadyOwnedByYou": api.CodeExists,
+		"BucketAlreadyExists":     api.CodeExists,
+		"BucketNotEmpty":          api.CodeNotEmpty,
+		"PreconditionFailed":      api.CodePrecondition,
+		"AccessDenied":            api.CodeForbidden,
+		"SignatureDoesNotMatch":   api.CodeForbidden,
+		"InvalidAccessKeyId":      api.CodeForbidden,
+		"EntityTooLarge":          api.CodeTooLarge,
+		"NotImplemented":          api.CodeNotBuilt,
+		"SlowDown":                api.CodeUnavailable,
+	}[x.Code]
+	if !ok {
+		code = codeOf(status)
+	}
+	e := newStatusError(status, &api.Error{Code: code, Message: fmt.Sprintf("%s: %s (%s)", r, x.Message, x.Code)})
+	if x.Code == "BadDigest" {
+		// The checksum is that of what was sent: the bytes changed on the way.
+		e.retry, e.fault = true, true
+	}
+	return e
+}
+
+func statusText(status int) string {
+	switch status {
+	case http.StatusNotFound:
+		return "not found"
+	case http.StatusPreconditionFailed:
+		return "precondition failed"
+	}
+	return fmt.Sprintf("the server answered %d %s", status, http.StatusText(status))
+}

@@ -1,0 +1,130 @@
+package api
+
+import (
+	"time"
+
+	"github.com/shoalstore/shoal/core"
+)
+
+// Amount counts objects and their bytes.
+type Amount struct {
+	Objects int64 `json:"objects"`
+	Bytes   int64 `json:"bytes"`
+}
+
+// Add returns the sum.
+func (a Amount) Add(b Amount) Amount { return Amount{a.Objects + b.Objects, a.Bytes + b.Bytes} }
+
+// Cluster is the state of the whole.
+type Cluster struct {
+	ClusterID string     `json:"cluster_id"`
+	Epoch     core.Epoch `json:"epoch"`
+	// NATSLeader is the coordinator that leads the bus, "" if there is none.
+	NATSLeader string `json:"nats_leader"`
+	// Healthy says that every node is active, every disk is ok, every slot
+	// has all its members in sync, nothing is under-replicated or
+	// unavailable, and no rebalance runs. Problems say why it is not so.
+	Healthy         bool      `json:"healthy"`
+	Problems        []string  `json:"problems,omitempty"`
+	UnderReplicated Amount    `json:"under_replicated"`
+	Unavailable     Objects   `json:"unavailable"`
+	Rebalance       Rebalance `json:"rebalance"`
+	Nodes           []Node    `json:"nodes"`
+}
+
+// Objects is a count of objects of unknown size.
+type Objects struct {
+	Objects int64 `json:"objects"`
+}
+
+// Rebalance says how far the move of data to its places is: State is idle or
+// running; MinimumBytes is what had to be moved at the least.
+type Rebalance struct {
+	State        string `json:"state"`
+	MovedBytes   int64  `json:"moved_bytes"`
+	MinimumBytes int64  `json:"minimum_bytes"`
+}
+
+// Node is a member of the cluster.
+type Node struct {
+	ID    core.NodeID    `json:"id"`
+	State core.NodeState `json:"state"`
+	Since time.Time      `json:"since"`
+	Zone  string         `json:"zone"`
+	// Weight multiplies those of the disks.
+	Weight float64 `json:"weight"`
+	// URL is the address for clients, Peer and Bus those of the protocols.
+	URL  string `json:"url"`
+	Peer string `json:"peer"`
+	Bus  string `json:"bus"`
+	// Voter says that its confirmation puts maps in effect.
+	Voter bool `json:"voter"`
+	// Lease says that the node holds its lease now.
+	Lease   bool       `json:"lease"`
+	Epoch   core.Epoch `json:"epoch"` // of the map that it has reported
+	Boot    uint64     `json:"boot"`
+	Version string     `json:"version"`
+	Started *time.Time `json:"started"`
+	// Slots is the number of slots that the node owns.
+	Slots    int   `json:"slots"`
+	Disks    int   `json:"disks"`
+	Capacity int64 `json:"capacity"`
+	Used     int64 `json:"used"`
+}
+
+// Nodes is the answer to a listing of nodes.
+type Nodes struct {
+	Nodes []Node `json:"nodes"`
+}
+
+// Disk is a disk of a node.
+type Disk struct {
+	// ID is NODE/NAME, as commands take it; Number is the map's.
+	ID       string         `json:"id"`
+	Number   core.DiskID    `json:"number"`
+	Node     core.NodeID    `json:"node"`
+	Name     string         `json:"name"`
+	Path     string         `json:"path"`
+	UUID     string         `json:"uuid"`
+	State    core.DiskState `json:"state"`
+	Since    time.Time      `json:"since"`
+	Weight   float64        `json:"weight"`
+	Capacity int64          `json:"capacity"`
+	Used     int64          `json:"used"`
+	// Slots is the number of slots of which the disk keeps the records.
+	Slots   int   `json:"slots"`
+	Objects int64 `json:"objects"`
+	Errors  int64 `json:"errors"` // of I/O, since the node's start
+}
+
+// Disks is the answer to a listing of disks.
+type Disks struct {
+	Disks []Disk `json:"disks"`
+}
+
+// Placement changes how much data a node or a disk gets. Nil leaves a value.
+type Placement struct {
+	Weight *float64 `json:"weight,omitempty"`
+	Zone   *string  `json:"zone,omitempty"` // of nodes only
+}
+
+// NodeAction is what can be done to a node.
+type NodeAction string
+
+// The actions on nodes.
+const (
+	MaintenanceStart NodeAction = "maintenance-start"
+	MaintenanceStop  NodeAction = "maintenance-stop"
+	Decommission     NodeAction = "decommission"
+)
+
+// DiskAction is what can be done to a disk.
+type DiskAction string
+
+// The actions on disks.
+const (
+	DetachDisk  DiskAction = "detach"
+	AttachDisk  DiskAction = "attach"
+	FormatDisk  DiskAction = "format"
+	RebuildDisk DiskAction = "rebuild"
+)

@@ -1,0 +1,159 @@
+package api
+
+import (
+	"time"
+)
+
+// JobState is where a job is in its life.
+type JobState string
+
+// The states of a job.
+const (
+	JobPending   JobState = "pending"
+	JobPlanning  JobState = "planning"
+	JobRunning   JobState = "running"
+	JobWaiting   JobState = "waiting"
+	JobVerifying JobState = "verifying"
+	JobDone      JobState = "done"
+	JobFailed    JobState = "failed"
+	JobStopped   JobState = "stopped"
+)
+
+// Ended says whether the state is final.
+func (s JobState) Ended() bool { return s == JobDone || s == JobFailed || s == JobStopped }
+
+// JobSpec asks for a job. Which fields matter depends on Kind; see [JobKind].
+type JobSpec struct {
+	Kind string `json:"kind"`
+	// From and To are URIs of buckets, for some kinds with a key or prefix.
+	From string `json:"from,omitempty"`
+	To   string `json:"to,omitempty"`
+	// Args are the further arguments of the kind, by the names that
+	// [JobKind.Args] gives.
+	Args map[string]string `json:"args,omitempty"`
+	// ClientToken makes a repeated start return the job that is there.
+	ClientToken string `json:"client_token,omitempty"`
+
+	// All includes what is not present in the cluster.
+	All bool `json:"all,omitempty"`
+	// Prefix, List, Template and Regex select keys; all empty is every key.
+	Prefix   string   `json:"prefix,omitempty"`
+	List     []string `json:"list,omitempty"`
+	Template string   `json:"template,omitempty"`
+	Regex    string   `json:"regex,omitempty"`
+	// Latest checks remote versions; Sync also follows deletions.
+	Latest bool `json:"latest,omitempty"`
+	Sync   bool `json:"sync,omitempty"`
+	// Prepend goes before every destination key; Ext replaces extensions.
+	Prepend string            `json:"prepend,omitempty"`
+	Ext     map[string]string `json:"ext,omitempty"`
+	// Create makes a remote destination that does not exist.
+	Create     bool      `json:"create,omitempty"`
+	DryRun     bool      `json:"dry_run,omitempty"`
+	NumWorkers int       `json:"num_workers,omitempty"` // for each disk
+	RateLimit  RateLimit `json:"rate_limit,omitzero"`
+	// ContinueOnError goes on after a failed object instead of ending the job.
+	ContinueOnError bool `json:"cont_on_err,omitempty"`
+	// KeepMetadata, of evictions, keeps the bucket's properties.
+	KeepMetadata bool `json:"keep_md,omitempty"`
+	// UnavailableTimeout, a duration, is how long data without a reachable
+	// copy is waited for; "" is for ever.
+	UnavailableTimeout string `json:"unavailable_timeout,omitempty"`
+}
+
+// RateLimit bounds a job in the whole cluster; zero is no bound.
+type RateLimit struct {
+	Objects float64 `json:"objects,omitempty"` // per second
+	Bytes   int64   `json:"bytes,omitempty"`   // per second
+}
+
+// Job is a job and its books: planned = done + skipped + failed + dropped.
+type Job struct {
+	ID    string   `json:"id"`
+	Kind  string   `json:"kind"`
+	State JobState `json:"state"`
+	From  string   `json:"from"`
+	To    string   `json:"to"`
+	// Planned is nil until it is known.
+	Planned *Amount `json:"planned"`
+	// Done counts source objects all of whose outputs are written.
+	Done    Amount     `json:"done"`
+	Skipped Amount     `json:"skipped"`
+	Failed  Amount     `json:"failed"`
+	Dropped Amount     `json:"dropped"`
+	Outputs Amount     `json:"outputs"`
+	Started *time.Time `json:"started"`
+	Ended   *time.Time `json:"ended"`
+	// Rate is per second, over the last seconds.
+	Rate Rate `json:"rate"`
+	// ETA is when the job is expected to end; nil if that is not known.
+	ETA *time.Time `json:"eta"`
+
+	// WaitingFor names, in state waiting, what must come back.
+	WaitingFor []string `json:"waiting_for,omitempty"`
+	// Message says why the job failed or who stopped it.
+	Message string `json:"message,omitempty"`
+	// Cloud is what the job has cost at remote backends.
+	Cloud *CloudUse `json:"cloud,omitempty"`
+	Spec  *JobSpec  `json:"spec,omitempty"`
+}
+
+// Rate is objects and bytes per second.
+type Rate struct {
+	Objects float64 `json:"objects"`
+	Bytes   float64 `json:"bytes"`
+}
+
+// CloudUse counts traffic with remote backends.
+type CloudUse struct {
+	Requests int64 `json:"requests"`
+	BytesIn  int64 `json:"bytes_in"`
+	BytesOut int64 `json:"bytes_out"`
+}
+
+// Jobs is the answer to a listing of jobs, newest first.
+type Jobs struct {
+	Jobs []Job `json:"jobs"`
+}
+
+// JobError says why an object failed or was skipped.
+type JobError struct {
+	Key     string `json:"key"`
+	Code    string `json:"code"`
+	Message string `json:"message"`
+}
+
+// JobErrors is a page of failures in order of key. More says that there are
+// others above the last key.
+type JobErrors struct {
+	Errors []JobError `json:"errors"`
+	More   bool       `json:"more"`
+}
+
+// JobKind describes a kind of job that this version can start.
+type JobKind struct {
+	Kind    string `json:"kind"`
+	Summary string `json:"summary"`
+	// Args are the positional arguments of `shoal start KIND`.
+	Args []JobArg `json:"args"`
+}
+
+// JobArg is a positional argument: From and To are the fields of [JobSpec],
+// other names go to Args.
+type JobArg struct {
+	Name string `json:"name"`
+	// Type is what completes it: bucket, node, disk, job, transform or text.
+	Type     string `json:"type"`
+	Optional bool   `json:"optional,omitempty"`
+}
+
+// The names of the arguments that are fields of [JobSpec].
+const (
+	ArgFrom = "from"
+	ArgTo   = "to"
+)
+
+// JobKinds are the kinds that can be started, in order of name.
+type JobKinds struct {
+	Kinds []JobKind `json:"kinds"`
+}

@@ -1,0 +1,51 @@
+package api
+
+import (
+	"time"
+
+	"github.com/shoalstore/shoal/core"
+)
+
+// Performance is what the nodes have done of late. A node that did not answer
+// is in Missing.
+type Performance struct {
+	Time time.Time `json:"time"`
+	// Seconds is the length of the window of all figures but Series.
+	Seconds float64           `json:"seconds"`
+	Total   NodePerformance   `json:"total"`
+	Nodes   []NodePerformance `json:"nodes"`
+	Missing []core.NodeID     `json:"missing,omitempty"`
+}
+
+// NodePerformance is one node's part, or the sum.
+type NodePerformance struct {
+	Node core.NodeID     `json:"node"`
+	Ops  []OpPerformance `json:"ops"`
+	// Series are the last minutes, oldest first.
+	Series []Sample `json:"series,omitempty"`
+}
+
+// OpPerformance is about one kind of operation: get, put, head, delete, list,
+// peer-read, peer-write, repair.
+type OpPerformance struct {
+	Op     string  `json:"op"`
+	Count  int64   `json:"count"` // in the window
+	Errors int64   `json:"errors"`
+	Rate   float64 `json:"rate"`  // operations per second
+	Bytes  float64 `json:"bytes"` // per second
+	// Latencies in microseconds.
+	P50 int64 `json:"p50_us"`
+	P90 int64 `json:"p90_us"`
+	P99 int64 `json:"p99_us"`
+	Max int64 `json:"max_us"`
+}
+
+// Sample is a point of a time series; all rates are per second.
+type Sample struct {
+	Time     time.Time `json:"time"`
+	Ops      float64   `json:"ops"`
+	Errors   float64   `json:"errors"`
+	BytesIn  float64   `json:"bytes_in"`
+	BytesOut float64   `json:"bytes_out"`
+	P99      int64     `json:"p99_us"`
+}
