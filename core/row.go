@@ -16,6 +16,9 @@ const (
 	SpacePart Space = 2
 	// SpaceCursor rows are a job's progress in a slot: Key is the job's id.
 	SpaceCursor Space = 3
+	// SpaceData rows hold the data of small objects that is too large for
+	// the record: listings read the records only.
+	SpaceData Space = 4
 )
 
 // RowKey names a row of a slot. Rows are ordered by bucket, space, key, sub;

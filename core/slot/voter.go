@@ -192,3 +192,6 @@ func (n *Node) voterSaved(s VoterState, err error) {
 
 // Voter returns the voter's key, for being named in a map.
 func (n *Node) Voter() core.Voter { return core.Voter{Node: n.id, Key: n.voter.state.Key} }
+
+// Confirmed is the epoch of the last map that this node's voter confirmed.
+func (n *Node) Confirmed() core.Epoch { return n.voter.epoch() }

@@ -1,0 +1,107 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/shoalstore/shoal/core"
+)
+
+func sortFound(found []core.Found) {
+	slices.SortFunc(found, func(a, b core.Found) int {
+		if c := strings.Compare(a.Key, b.Key); c != 0 {
+			return c
+		}
+		return strings.Compare(a.Sub, b.Sub)
+	})
+}
+
+// List lists objects, those with a common prefix up to the delimiter as one.
+func (o *Objects) List(ctx context.Context, bucket core.Bucket, opt core.ListOptions) (core.Listing, error) {
+	if err := o.node.known(ctx, bucket); err != nil {
+		return core.Listing{}, err
+	}
+	if opt.Max <= 0 {
+		opt.Max = 1000
+	}
+	l := &lister{node: o.node, bucket: &bucket, opt: opt, after: opt.After}
+	err := l.run(ctx)
+	if !l.out.More {
+		l.out.Next = ""
+	}
+	return l.out, err
+}
+
+// lister makes a page of a listing out of pages of keys.
+type lister struct {
+	node   *Node
+	bucket *core.Bucket
+	opt    core.ListOptions
+	after  string // where the next page of keys begins
+	out    core.Listing
+}
+
+// full says whether the page has all that it may have.
+func (l *lister) full() bool { return len(l.out.Objects)+len(l.out.Prefixes) == l.opt.Max }
+
+func (l *lister) run(ctx context.Context) error {
+	for {
+		want := l.opt.Max - len(l.out.Objects) - len(l.out.Prefixes) + 1
+		found, more, err := l.node.page(ctx, core.Scan{
+			Bucket: l.bucket.ID, Space: core.SpaceObject, Prefix: l.opt.Prefix, AfterKey: l.after,
+		}, want, true)
+		if err != nil {
+			return err
+		}
+		skipped, err := l.take(found)
+		if err != nil || l.out.More || !more && !skipped {
+			return err
+		}
+	}
+}
+
+// take adds keys to the page until it is full, or until a common prefix lets
+// the rest of them be skipped.
+func (l *lister) take(found []core.Found) (skipped bool, err error) {
+	for i := range found {
+		f := &found[i]
+		if f.Key <= l.after && l.after != "" {
+			continue
+		}
+		if l.full() {
+			l.out.More = true
+			return false, nil
+		}
+		if p, ok := l.common(f.Key); ok {
+			l.out.Prefixes = append(l.out.Prefixes, p)
+			l.after = pastPrefix(p)
+			l.out.Next = l.after
+			return true, nil
+		}
+		rec, err := core.DecodeRecord(f.Value)
+		if err != nil {
+			return false, fmt.Errorf("record of %q: %w", f.Key, err)
+		}
+		l.out.Objects = append(l.out.Objects, info(l.bucket, f.Key, rec, f.Version))
+		l.out.Next, l.after = f.Key, f.Key
+	}
+	return false, nil
+}
+
+// common returns the common prefix that stands for a key.
+func (l *lister) common(key string) (string, bool) {
+	if l.opt.Delimiter == "" || !strings.HasPrefix(key, l.opt.Prefix) {
+		return "", false
+	}
+	i := strings.Index(key[len(l.opt.Prefix):], l.opt.Delimiter)
+	if i < 0 {
+		return "", false
+	}
+	return key[:len(l.opt.Prefix)+i+len(l.opt.Delimiter)], true
+}
+
+// pastPrefix is a string after all keys with the prefix and before all others
+// that follow: keys are UTF-8, in which 0xff does not occur.
+func pastPrefix(p string) string { return p + "\xff" }

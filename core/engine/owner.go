@@ -1,0 +1,317 @@
+package engine
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math"
+
+	"github.com/shoalstore/shoal/core"
+	"github.com/shoalstore/shoal/core/slot"
+)
+
+// newestVersion is above every version there is.
+var newestVersion = core.Version{Term: math.MaxUint64, Boot: math.MaxUint64, Seq: math.MaxUint64} //nolint:gochecknoglobals // a constant
+
+// mutate carries out a checked write of a slot that this node owns.
+func (n *Node) mutate(ctx context.Context, m *mutation) (outcome, error) {
+	if len(m.entry.Rows) == 0 {
+		return outcome{}, fmt.Errorf("a write without rows: %w", core.ErrInvalid)
+	}
+	name := lockName(m.slot, &m.entry.Rows[0].RowKey)
+	if err := n.locks.lock(ctx, name); err != nil {
+		return outcome{}, fmt.Errorf("waiting for an earlier write of the key: %w: %w", core.ErrUnavailable, err)
+	}
+	w := &write{node: n, m: m, name: name}
+	out, err := w.run(ctx)
+	if !w.proposed {
+		n.locks.unlock(name)
+	}
+	return out, err
+}
+
+// lockName is what serialises the writes of a key.
+func lockName(s core.SlotID, k *core.RowKey) string {
+	b := binary.AppendUvarint(nil, uint64(s))
+	b = binary.AppendUvarint(b, uint64(k.Bucket))
+	return string(b) + k.Key
+}
+
+// write is a mutation under way, with its key locked.
+type write struct {
+	node     *Node
+	m        *mutation
+	name     string
+	reading  slot.Reading
+	proposed bool
+	replaced []core.Row
+}
+
+func (w *write) run(ctx context.Context) (outcome, error) {
+	n := w.node
+	g, disk, err := n.reading(w.m.slot)
+	if err != nil {
+		return outcome{}, err
+	}
+	w.reading = g
+	if out, done, err := w.remembered(ctx, disk); done || err != nil {
+		return out, err
+	}
+	if err := w.check(ctx); err != nil {
+		// A refusal is an answer from what was read: it needs the lease.
+		if lost := n.driver.check(w.reading); lost != nil {
+			return outcome{}, lost
+		}
+		return outcome{}, err
+	}
+	out := outcome{answer: w.m.entry.Answer}
+	w.m.entry.Time = n.clock.Now().UnixMilli()
+	w.proposed = true
+	out.version, err = n.driver.propose(ctx, w.m.slot, w.m.entry, w.m.need, func(r slot.Result) {
+		n.locks.unlock(w.name)
+		if r.Err == nil {
+			n.garbage.replaced(w.replaced, w.m.entry.Rows)
+		}
+	})
+	return out, err
+}
+
+// remembered returns the answer that the same request got before.
+func (w *write) remembered(ctx context.Context, disk Disk) (outcome, bool, error) {
+	if w.m.entry.Request.IsZero() {
+		return outcome{}, false, nil
+	}
+	v, answer, err := disk.Answer(ctx, w.m.slot, w.m.entry.Request)
+	if errors.Is(err, core.ErrNotFound) {
+		return outcome{}, false, nil
+	}
+	if err != nil {
+		return outcome{}, false, err
+	}
+	// With the key locked, what was written under this id is settled.
+	if err := w.node.driver.check(w.reading); err != nil {
+		return outcome{}, false, err
+	}
+	return outcome{version: v, answer: answer}, true, nil
+}
+
+// check evaluates the checks, the bucket's state and the places named, and
+// completes the rows by what the replaced ones ask for.
+func (w *write) check(ctx context.Context) error {
+	if err := w.checkBucket(); err != nil {
+		return err
+	}
+	for i := range w.m.checks {
+		c := &w.m.checks[i]
+		row, err := w.node.rowAt(ctx, w.m.slot, c.row, &w.reading)
+		if err != nil && !errors.Is(err, core.ErrNotFound) {
+			return err
+		}
+		if err := c.eval(&row, err == nil); err != nil {
+			return err
+		}
+	}
+	rows := w.m.entry.Rows
+	for i := range rows {
+		old, err := w.node.rowAt(ctx, w.m.slot, rows[i].RowKey, &w.reading)
+		if errors.Is(err, core.ErrNotFound) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		w.replaced = append(w.replaced, old)
+	}
+	return w.dropData()
+}
+
+// dropData adds the tombstone of a data row that the new object does not
+// replace.
+func (w *write) dropData() error {
+	for i := range w.replaced {
+		old := &w.replaced[i]
+		if old.Space != core.SpaceObject {
+			continue
+		}
+		rec, err := core.DecodeRecord(old.Value)
+		if err != nil {
+			return fmt.Errorf("record of %q: %w", old.Key, err)
+		}
+		data := dataKey(old.RowKey)
+		if hasDataRow(rec) && !writes(w.m.entry.Rows, data) {
+			w.m.entry.Rows = append(w.m.entry.Rows, core.Row{RowKey: data, Deleted: true})
+		}
+	}
+	return nil
+}
+
+func writes(rows []core.Row, k core.RowKey) bool {
+	for i := range rows {
+		if rows[i].RowKey == k {
+			return true
+		}
+	}
+	return false
+}
+
+func (c *check) eval(row *core.Row, exists bool) error {
+	switch c.kind {
+	case checkConditions:
+		if !exists {
+			return c.conditions.CheckWrite(nil)
+		}
+		rec, err := core.DecodeRecord(row.Value)
+		if err != nil {
+			return fmt.Errorf("record of %q: %w", row.Key, err)
+		}
+		return c.conditions.CheckWrite(rec)
+	case checkUpload:
+		if !exists {
+			return fmt.Errorf("upload %q of %q: %w", c.row.Sub, c.row.Key, core.ErrNoSuchUpload)
+		}
+	case checkVersion:
+		if exists && row.Version != c.version || !exists && !c.version.IsZero() {
+			return fmt.Errorf("%q was changed meanwhile: %w", c.row.Key, core.ErrConflict)
+		}
+	default:
+		return fmt.Errorf("unknown check %d: %w", c.kind, core.ErrInvalid)
+	}
+	return nil
+}
+
+// errPlaceAgain says that a shard was put on a disk that takes no new data.
+var errPlaceAgain = fmt.Errorf("a disk that was chosen is leaving: %w", core.ErrConflict) //nolint:gochecknoglobals // a sentinel
+
+// checkBucket refuses writes to a bucket that is not there or not ready, and
+// records that name a disk which takes no new data.
+func (w *write) checkBucket() error {
+	newest, m, _ := w.node.driver.maps()
+	id := w.m.entry.Rows[0].Bucket
+	if id == core.SystemBucket {
+		return nil
+	}
+	for _, m := range []*core.Map{newest, m} {
+		b := m.Bucket(id)
+		switch {
+		case b == nil || b.State == core.BucketDeleting:
+			return fmt.Errorf("bucket %d: %w", id, core.ErrNoSuchBucket)
+		case b.State != core.BucketOK:
+			return fmt.Errorf("bucket %s is not ready yet (state %s): %w", b.Name, b.State, core.ErrUnavailable)
+		}
+	}
+	for i := range w.m.entry.Rows {
+		r := &w.m.entry.Rows[i]
+		if r.Deleted || r.Space == core.SpaceData {
+			continue
+		}
+		rec, err := core.DecodeRecord(r.Value)
+		if err != nil {
+			return fmt.Errorf("record of %q: %w: %w", r.Key, core.ErrInvalid, err)
+		}
+		for j := range rec.Extents {
+			for k, p := range rec.Extents[j].Places {
+				if p.Disk == 0 {
+					continue
+				}
+				if !takesData(newest, p.Disk) || w.node.garbage.condemned(rec.Extents[j].Shard(k)) {
+					return errPlaceAgain
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// takesData says whether new shards may be put on the disk.
+func takesData(m *core.Map, id core.DiskID) bool {
+	d := m.Disk(id)
+	if d == nil || d.State != core.DiskOK {
+		return false
+	}
+	switch m.Node(d.Node).State {
+	case core.NodeActive, core.NodeDown, core.NodeMaintenance:
+		return true
+	}
+	return false
+}
+
+// reading asks for the right to read a slot, with the disk to read it from.
+func (n *Node) reading(s core.SlotID) (slot.Reading, Disk, error) {
+	g, err := n.driver.serving(s)
+	if err != nil {
+		return g, nil, err
+	}
+	d := n.localDisk(g.Disk)
+	if d == nil {
+		return g, nil, fmt.Errorf("disk %d: %w", g.Disk, core.ErrDiskFailed)
+	}
+	return g, d, nil
+}
+
+// rowAt returns the row's committed state under a right to read, which is
+// renewed where the row was overtaken by a commit, or ErrNotFound.
+func (n *Node) rowAt(ctx context.Context, s core.SlotID, k core.RowKey, g *slot.Reading) (core.Row, error) {
+	for {
+		d := n.localDisk(g.Disk)
+		if d == nil {
+			return core.Row{}, fmt.Errorf("disk %d: %w", g.Disk, core.ErrDiskFailed)
+		}
+		row, err := d.Get(ctx, s, k, g.At)
+		if err == nil && row.Deleted {
+			return core.Row{}, notFound(k)
+		}
+		if !errors.Is(err, core.ErrNotFound) {
+			return row, err
+		}
+		// The version that was visible may have been replaced and dropped
+		// since: then there is a newer one.
+		if _, err = d.Get(ctx, s, k, newestVersion); errors.Is(err, core.ErrNotFound) {
+			return core.Row{}, notFound(k)
+		}
+		if err != nil {
+			return core.Row{}, err
+		}
+		was := g.At
+		if *g, _, err = n.reading(s); err != nil {
+			return core.Row{}, err
+		}
+		if g.At == was {
+			return core.Row{}, notFound(k) // only an uncommitted version is there
+		}
+	}
+}
+
+func notFound(k core.RowKey) error {
+	if k.Space == core.SpaceUpload {
+		return fmt.Errorf("upload %q of %q: %w", k.Sub, k.Key, core.ErrNoSuchUpload)
+	}
+	return fmt.Errorf("key %q: %w", k.Key, core.ErrNotFound)
+}
+
+// get answers a linearizable read of a row of a slot that this node owns.
+func (n *Node) get(ctx context.Context, s core.SlotID, k core.RowKey) (core.Row, error) {
+	g, _, err := n.reading(s)
+	if err != nil {
+		return core.Row{}, err
+	}
+	row, err := n.rowAt(ctx, s, k, &g)
+	if err != nil && !errors.Is(err, core.ErrNotFound) && !errors.Is(err, core.ErrNoSuchUpload) {
+		return core.Row{}, err
+	}
+	if lost := n.driver.check(g); lost != nil {
+		return core.Row{}, lost
+	}
+	return row, err
+}
+
+// dataKey names the row with the data of a small object.
+func dataKey(k core.RowKey) core.RowKey {
+	k.Space = core.SpaceData
+	return k
+}
+
+// hasDataRow says whether the object's data is in a row of its own.
+func hasDataRow(r *core.Record) bool {
+	return r.Inline == nil && len(r.Extents) == 0 && r.Size > 0
+}

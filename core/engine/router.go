@@ -1,0 +1,182 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+
+	"github.com/shoalstore/shoal/core"
+	"github.com/shoalstore/shoal/placement"
+)
+
+// patience is how long a gateway keeps trying to reach a slot's owner before it
+// answers 503: longer than a fail-over takes, even with the bus's leader gone.
+const patience = 30 * time.Second
+
+// slotOf returns the slot of a key.
+func slotOf(m *core.Map, b core.BucketID, key string) core.SlotID {
+	return placement.SlotOf(b, key, len(m.Slots))
+}
+
+// call asks the owner of a slot, follows the slot when it changes hands, and
+// tries again while it has no active owner. What it asks must be idempotent,
+// or carry a request id.
+func (n *Node) call(ctx context.Context, s core.SlotID, method uint16, req []byte) ([]byte, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, patience, fmt.Errorf("slot %d had no owner that answered for %v: %w", s, patience, core.ErrUnavailable))
+	defer cancel()
+	wait := backoff.NewExponentialBackOff()
+	wait.InitialInterval, wait.MaxInterval = 5*time.Millisecond, 500*time.Millisecond
+	var last error
+	for {
+		_, m, changed := n.driver.maps()
+		if m == nil {
+			return nil, fmt.Errorf("this node knows no map in effect yet: %w", core.ErrUnavailable)
+		}
+		if int(s) >= len(m.Slots) {
+			return nil, fmt.Errorf("slot %d: %w", s, core.ErrInvalid)
+		}
+		resp, err := n.attempt(ctx, m, s, method, req)
+		if err == nil || !retryable(err) {
+			return resp, err
+		}
+		if ctx.Err() == nil || last == nil {
+			last = err
+		}
+		timer := time.NewTimer(wait.NextBackOff())
+		select {
+		case <-changed:
+			timer.Stop()
+			wait.Reset()
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return nil, fmt.Errorf("%w: %w", last, context.Cause(ctx))
+		}
+	}
+}
+
+// attempt asks the owner that the map names, until it answers or another map
+// names another owner.
+func (n *Node) attempt(ctx context.Context, m *core.Map, s core.SlotID, method uint16, req []byte) ([]byte, error) {
+	owner := m.OwnerNode(s)
+	if owner == "" {
+		return nil, fmt.Errorf("slot %d has no disk: %w", s, core.ErrUnavailable)
+	}
+	if owner == n.id {
+		return n.serve(ctx, n.id, method, req)
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	done := make(chan struct{})
+	defer close(done)
+	go n.watchOwner(ctx, done, s, owner, m.SlotBallot(s).Boot, cancel)
+	return n.net.Call(ctx, owner, method, req)
+}
+
+// errMoved ends an attempt whose owner is not one any more.
+var errMoved = fmt.Errorf("the slot changed hands: %w", core.ErrUnavailable) //nolint:gochecknoglobals // a sentinel
+
+// watchOwner cancels an attempt once a map in effect names another owner.
+func (n *Node) watchOwner(ctx context.Context, done <-chan struct{}, s core.SlotID, owner core.NodeID, boot uint64, cancel context.CancelCauseFunc) {
+	for {
+		_, m, changed := n.driver.maps()
+		if m.OwnerNode(s) != owner || m.SlotBallot(s).Boot != boot {
+			cancel(errMoved)
+			return
+		}
+		select {
+		case <-changed:
+		case <-done:
+			return
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// retryable says whether the same call may succeed later or elsewhere.
+func retryable(err error) bool {
+	return errors.Is(err, core.ErrUnavailable) || errors.Is(err, core.ErrUnknownOutcome) ||
+		errors.Is(err, core.ErrNotOwner) || errors.Is(err, core.ErrDiskFailed) || errors.Is(err, context.Canceled)
+}
+
+// write sends a mutation to its slot's owner.
+func (n *Node) write(ctx context.Context, m *mutation) (outcome, error) {
+	if m.entry.Request.IsZero() {
+		m.entry.Request = core.NewRequestID()
+	}
+	req, err := appendMutation(nil, m)
+	if err != nil {
+		return outcome{}, err
+	}
+	resp, err := n.call(ctx, m.slot, methodMutate, req)
+	if err != nil {
+		return outcome{}, err
+	}
+	return decodeOutcome(resp)
+}
+
+// row reads a row from its slot's owner.
+func (n *Node) row(ctx context.Context, s core.SlotID, k core.RowKey) (core.Row, error) {
+	resp, err := n.call(ctx, s, methodGet, appendGet(nil, s, k))
+	if err != nil {
+		return core.Row{}, err
+	}
+	d := reader{b: resp}
+	f := d.found()
+	return f.Row, d.err
+}
+
+// record reads an object's record.
+func (n *Node) record(ctx context.Context, b core.BucketID, key string) (*core.Record, core.Row, error) {
+	m := n.driver.effect.Load()
+	if m == nil {
+		return nil, core.Row{}, fmt.Errorf("this node knows no map in effect yet: %w", core.ErrUnavailable)
+	}
+	row, err := n.row(ctx, slotOf(m, b, key), core.RowKey{Bucket: b, Space: core.SpaceObject, Key: key})
+	if err != nil {
+		return nil, row, err
+	}
+	rec, err := core.DecodeRecord(row.Value)
+	if err != nil {
+		return nil, row, fmt.Errorf("record of %q: %w", key, err)
+	}
+	return rec, row, nil
+}
+
+// serve answers a call of another node or of this one.
+func (n *Node) serve(ctx context.Context, from core.NodeID, method uint16, req []byte) ([]byte, error) {
+	switch method {
+	case methodMutate:
+		m, err := decodeMutation(req)
+		if err != nil {
+			return nil, err
+		}
+		out, err := n.mutate(ctx, m)
+		if err != nil {
+			return nil, err
+		}
+		return appendOutcome(nil, out), nil
+	case methodGet:
+		s, k, err := decodeGet(req)
+		if err != nil {
+			return nil, err
+		}
+		row, err := n.get(ctx, s, k)
+		if err != nil {
+			return nil, err
+		}
+		return appendFound(nil, &core.Found{Slot: s, Row: row}), nil
+	case methodScan:
+		return n.serveScan(ctx, req)
+	case methodSlotScan:
+		return n.serveSlotScan(ctx, req)
+	case methodEpoch:
+		return n.serveEpoch()
+	default:
+		return n.serveOther(ctx, from, method, req)
+	}
+}

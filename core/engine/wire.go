@@ -1,0 +1,229 @@
+package engine
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+
+	"github.com/shoalstore/shoal/core"
+	"github.com/shoalstore/shoal/core/slot"
+)
+
+// The methods of calls between nodes. Their numbers are part of the wire
+// format.
+const (
+	methodMutate uint16 = iota + 1
+	methodGet
+	methodScan
+	methodSlotScan
+	methodEpoch
+	methodJoin
+	methodStatus
+	methodJob
+	methodNode
+)
+
+// mutation is a checked write of one slot: the checks are evaluated and the
+// rows written while nobody else writes the same key.
+type mutation struct {
+	slot   core.SlotID
+	need   slot.Need
+	checks []check
+	entry  core.Entry
+}
+
+// check is a condition on a row's present state.
+type check struct {
+	kind checkKind
+	row  core.RowKey
+	// conditions are for checkConditions, version for checkVersion.
+	conditions core.Conditions
+	version    core.Version
+}
+
+type checkKind uint8
+
+const (
+	checkConditions checkKind = iota + 1 // core.Conditions.CheckWrite
+	checkUpload                          // the row exists, else ErrNoSuchUpload
+	checkVersion                         // the row has this version; zero: it does not exist
+)
+
+// appendMutation appends the wire form of a mutation to b.
+func appendMutation(b []byte, m *mutation) ([]byte, error) {
+	b = binary.AppendUvarint(b, uint64(m.slot))
+	b = binary.AppendUvarint(b, uint64(m.need.Domains))
+	b = appendText(b, string(m.need.Domain))
+	b = binary.AppendUvarint(b, uint64(len(m.checks)))
+	for i := range m.checks {
+		c := &m.checks[i]
+		b = append(b, byte(c.kind))
+		b = appendRowKey(b, c.row)
+		b = core.AppendVersion(b, c.version)
+		var cond []byte
+		if !c.conditions.IsZero() {
+			var err error
+			if cond, err = json.Marshal(c.conditions); err != nil {
+				return nil, fmt.Errorf("encode conditions: %w", err)
+			}
+		}
+		b = appendBlob(b, cond)
+	}
+	return core.AppendEntry(b, &m.entry), nil
+}
+
+func decodeMutation(b []byte) (*mutation, error) {
+	d := reader{b: b}
+	m := &mutation{slot: core.SlotID(d.uvarint())}
+	m.need = slot.Need{Domains: int(d.uvarint()), Domain: core.Domain(d.text())}
+	for range d.count() {
+		c := check{kind: checkKind(d.byte()), row: d.rowKey(), version: d.version()}
+		if cond := d.blob(); len(cond) > 0 && d.err == nil {
+			if err := json.Unmarshal(cond, &c.conditions); err != nil {
+				d.fail()
+			}
+		}
+		m.checks = append(m.checks, c)
+	}
+	if d.err != nil {
+		return nil, d.err
+	}
+	var err error
+	m.entry, _, err = core.DecodeEntry(d.b)
+	return m, err
+}
+
+// outcome is what a mutation answers: the version that the write got, and the
+// answer that its entry carries, or that of the first write with its id.
+type outcome struct {
+	version core.Version
+	answer  []byte
+}
+
+func appendOutcome(b []byte, o outcome) []byte {
+	return append(core.AppendVersion(b, o.version), o.answer...)
+}
+
+func decodeOutcome(b []byte) (outcome, error) {
+	d := reader{b: b}
+	o := outcome{version: d.version()}
+	o.answer = d.b
+	return o, d.err
+}
+
+// appendGet is the request for a row.
+func appendGet(b []byte, s core.SlotID, k core.RowKey) []byte {
+	return appendRowKey(binary.AppendUvarint(b, uint64(s)), k)
+}
+
+func decodeGet(b []byte) (core.SlotID, core.RowKey, error) {
+	d := reader{b: b}
+	s := core.SlotID(d.uvarint())
+	k := d.rowKey()
+	return s, k, d.err
+}
+
+// appendFound appends a row with its slot.
+func appendFound(b []byte, f *core.Found) []byte {
+	b = binary.AppendUvarint(b, uint64(f.Slot))
+	b = appendRowKey(b, f.RowKey)
+	b = core.AppendVersion(b, f.Version)
+	return appendBlob(b, f.Value)
+}
+
+func (d *reader) found() core.Found {
+	f := core.Found{Slot: core.SlotID(d.uvarint())}
+	f.RowKey = d.rowKey()
+	f.Version = d.version()
+	f.Value = d.blob()
+	return f
+}
+
+func appendRowKey(b []byte, k core.RowKey) []byte {
+	b = binary.AppendUvarint(b, uint64(k.Bucket))
+	b = append(b, byte(k.Space))
+	b = appendText(b, k.Key)
+	return appendText(b, k.Sub)
+}
+
+func appendText(b []byte, s string) []byte {
+	b = binary.AppendUvarint(b, uint64(len(s)))
+	return append(b, s...)
+}
+
+func appendBlob(b, v []byte) []byte {
+	b = binary.AppendUvarint(b, uint64(len(v)))
+	return append(b, v...)
+}
+
+func boolByte(v bool) byte {
+	if v {
+		return 1
+	}
+	return 0
+}
+
+// reader reads varints and byte strings; its first error sticks.
+type reader struct {
+	b   []byte
+	err error
+}
+
+func (d *reader) fail() {
+	if d.err == nil {
+		d.err = fmt.Errorf("malformed call: %w", core.ErrInvalid)
+	}
+	d.b = nil
+}
+
+func (d *reader) uvarint() uint64 {
+	v, n := binary.Uvarint(d.b)
+	if n <= 0 {
+		d.fail()
+		return 0
+	}
+	d.b = d.b[n:]
+	return v
+}
+
+func (d *reader) byte() byte {
+	if len(d.b) == 0 {
+		d.fail()
+		return 0
+	}
+	c := d.b[0]
+	d.b = d.b[1:]
+	return c
+}
+
+// count reads a number of items of at least one byte each.
+func (d *reader) count() int {
+	n := d.uvarint()
+	if n > uint64(len(d.b)) {
+		d.fail()
+		return 0
+	}
+	return int(n)
+}
+
+// blob returns the next byte string; it aliases the input.
+func (d *reader) blob() []byte {
+	n := d.uvarint()
+	if n > uint64(len(d.b)) {
+		d.fail()
+		return nil
+	}
+	out := d.b[:n:n]
+	d.b = d.b[n:]
+	return out
+}
+
+func (d *reader) text() string { return string(d.blob()) }
+
+func (d *reader) version() core.Version {
+	return core.Version{Term: core.Epoch(d.uvarint()), Boot: d.uvarint(), Seq: d.uvarint()}
+}
+
+func (d *reader) rowKey() core.RowKey {
+	return core.RowKey{Bucket: core.BucketID(d.uvarint()), Space: core.Space(d.byte()), Key: d.text(), Sub: d.text()}
+}
