@@ -1,0 +1,415 @@
+package schemetest
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"slices"
+	"testing"
+	"testing/iotest"
+	"time"
+
+	"github.com/shoalstore/shoal/core"
+	"github.com/shoalstore/shoal/core/memstore"
+)
+
+// large is the size of an extent that is too large to be kept in memory.
+const large = 8*Chunk + 12345
+
+// sizes are sizes around all borders of the layouts.
+func sizes(s core.Scheme) []int {
+	all := []int{1, 2, 63, 64, 65, 1000}
+	for _, unit := range []int{Chunk / 16, Chunk / 8, Chunk / 4, Chunk} {
+		for _, n := range []int{unit, unit * s.Data(), 3 * unit * s.Data()} {
+			all = append(all, n-1, n, n+1)
+		}
+	}
+	if s.Width() > 6 {
+		all = []int{1, Chunk/16 + 1, s.Data()*Chunk/16 - 1, s.Data() * Chunk / 16, 2*Chunk + 1}
+	}
+	all = slices.DeleteFunc(all, func(n int) bool { return n > 4*Chunk })
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
+func testSizes(t *testing.T, r *Rig) {
+	s := r.Coder.Scheme()
+	data := Data(4*Chunk, 1)
+	var extents []core.Extent
+	for _, n := range sizes(s) {
+		before := r.stored(t.Context())
+		e := r.Write(t, data[:n])
+		extents = append(extents, e)
+		if e.Scheme != s || len(e.Places) != r.Width {
+			t.Fatalf("write %d bytes: got scheme %v and %d places, want %v and %d", n, e.Scheme, len(e.Places), s, r.Width)
+		}
+		r.Check(t, core.ReadSpec{Extent: e, Src: r.Sources(e)}, data[:n])
+		least := (n*r.Width + s.Data() - 1) / s.Data()
+		if got := r.stored(t.Context()) - before; got < int64(least) || got > int64(least+r.Width*64) {
+			t.Errorf("write %d bytes: %d bytes stored, want %d and at most 64 more for each shard", n, got, least)
+		}
+	}
+	r.Idle(t, extents...)
+
+	e, err := r.Coder.Write(t.Context(), r.Spec(), bytes.NewReader(nil))
+	if err != nil || e.Size != 0 || e.Places != nil {
+		t.Errorf("write nothing: got size %d, places %v, error %v; want nothing at all", e.Size, e.Places, err)
+	}
+	r.Idle(t, extents...)
+}
+
+// stored is the number of bytes in all shards.
+func (r *Rig) stored(ctx context.Context) (n int64) {
+	for _, d := range r.Disks {
+		for info := range d.List(ctx, core.ShardID{}) {
+			n += info.Size
+		}
+	}
+	return n
+}
+
+func testHints(t *testing.T, r *Rig) {
+	data := Data(2*Chunk+777, 2)
+	var extents []core.Extent
+	for _, hint := range []int64{-1, 0, 1, 1000, Chunk, int64(len(data)) - 1, int64(len(data)), int64(len(data)) + 1, 1 << 40} {
+		for _, n := range []int{100, len(data)} {
+			w := r.Spec()
+			w.Size = hint
+			e, err := r.Coder.Write(t.Context(), w, iotest.HalfReader(bytes.NewReader(data[:n])))
+			if err != nil {
+				t.Fatalf("write %d bytes with the hint %d: %v", n, hint, err)
+			}
+			r.Check(t, core.ReadSpec{Extent: e, Src: r.Sources(e)}, data[:n])
+			extents = append(extents, e)
+		}
+	}
+	r.Idle(t, extents...)
+}
+
+func testLimit(t *testing.T, r *Rig) {
+	data := Data(3*Chunk, 3)
+	const limit = Chunk + 333
+	src := bytes.NewReader(data)
+	var extents []core.Extent
+	for rest := data; ; {
+		w := r.Spec()
+		w.Limit, w.Size = limit, int64(len(rest))
+		e, err := r.Coder.Write(t.Context(), w, src)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want := int64(min(limit, len(rest))); e.Size != want {
+			t.Fatalf("write with limit %d: got %d bytes, want %d", limit, e.Size, want)
+		}
+		if e.Size == 0 {
+			break
+		}
+		r.Check(t, core.ReadSpec{Extent: e, Src: r.Sources(e)}, rest[:e.Size])
+		extents = append(extents, e)
+		rest = rest[e.Size:]
+	}
+	r.Idle(t, extents...)
+}
+
+func testMeta(t *testing.T, r *Rig) {
+	w := r.Spec()
+	w.Extent = core.ExtentID{9, 8, 7}
+	e, err := r.Coder.Write(t.Context(), w, bytes.NewReader(Data(1000, 4)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if e.ID != w.Extent {
+		t.Errorf("extent: got %x, want the one that was asked for, %x", e.ID, w.Extent)
+	}
+	for i := range r.Width {
+		want := w.Meta
+		want.ID, want.Scheme = e.Shard(i), r.Coder.Scheme()
+		for info := range r.Disks[i].List(t.Context(), core.ShardID{}) {
+			if info.ShardMeta != want {
+				t.Errorf("shard %d: got meta %+v, want %+v", i, info.ShardMeta, want)
+			}
+		}
+	}
+	if f := r.Write(t, []byte("other")); f.ID == e.ID || f.ID == (core.ExtentID{}) {
+		t.Errorf("extent without a name got %x, want a fresh one", f.ID)
+	}
+}
+
+func testSourceFails(t *testing.T, r *Rig) {
+	data := Data(large, 5)
+	for _, n := range []int{0, 100, Chunk, len(data) - 1} {
+		// A cut-off body must not be taken for a complete one.
+		for _, want := range []error{io.ErrUnexpectedEOF, errors.New("broken")} {
+			src := io.MultiReader(bytes.NewReader(data[:n]), iotest.ErrReader(want))
+			_, err := r.Coder.Write(t.Context(), r.Spec(), src)
+			if !errors.Is(err, want) {
+				t.Errorf("source fails after %d bytes: got error %v, want %v", n, err, want)
+			}
+		}
+	}
+	r.Idle(t)
+}
+
+func testWriteCancelled(t *testing.T, r *Rig) {
+	for _, op := range []memstore.Op{memstore.Create, memstore.Write, memstore.Commit} {
+		release := r.Disks[0].Inject(memstore.Fault{Op: op, Stall: true})
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		began := Clock{}.Now()
+		var asked []int
+		w := r.Spec()
+		w.Substitute = r.Substitutes(&asked)
+		_, err := r.Coder.Write(ctx, w, bytes.NewReader(Data(large, 6)))
+		if !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("write cancelled while %v stalls: got error %v, want the context's", op, err)
+		}
+		if took := (Clock{}).Now().Sub(began); took > 2*time.Second {
+			t.Errorf("write cancelled after 1s returned after %v", took)
+		}
+		if len(asked) != 0 {
+			t.Errorf("write cancelled: substitutes were asked for shards %v", asked)
+		}
+		cancel()
+		release()
+		r.Idle(t)
+	}
+}
+
+func testMissingTargets(t *testing.T, r *Rig) {
+	s := r.Coder.Scheme()
+	data := Data(Chunk+1, 7)
+	var extents []core.Extent
+	for _, lost := range r.losses() {
+		w := r.Spec()
+		w.Min = s.Data()
+		for _, i := range lost {
+			w.Dst[i] = core.Target{}
+		}
+		e, err := r.Coder.Write(t.Context(), w, bytes.NewReader(data))
+		if err != nil {
+			t.Fatalf("write without disks for %v: %v", lost, err)
+		}
+		for i := range r.Width {
+			if missing := e.Places[i].Disk == 0; missing != slices.Contains(lost, i) {
+				t.Errorf("write without disks for %v: place of shard %d is %+v", lost, i, e.Places[i])
+			}
+		}
+		r.Check(t, core.ReadSpec{Extent: e, Src: r.Sources(e)}, data)
+		extents = append(extents, e)
+	}
+	w := r.Spec()
+	w.Dst[0] = core.Target{}
+	if _, err := r.Coder.Write(t.Context(), w, bytes.NewReader(data)); !errors.Is(err, core.ErrUnavailable) {
+		t.Errorf("write that needs all shards without a disk for one: got error %v, want ErrUnavailable", err)
+	}
+	r.Idle(t, extents...)
+}
+
+// wantSubstituted writes data while a disk is faulty and wants the shard on the
+// first spare disk.
+func wantSubstituted(t *testing.T, r *Rig, data []byte, f memstore.Fault) {
+	t.Helper()
+	release := r.Disks[0].Inject(f)
+	var asked []int
+	w := r.Spec()
+	w.Substitute = r.Substitutes(&asked)
+	e, err := r.Coder.Write(t.Context(), w, bytes.NewReader(data))
+	if err != nil {
+		t.Fatalf("write: %v", err)
+	}
+	if got, want := e.Places[0].Disk, core.DiskID(r.Width+1); got != want || e.Missing() != 0 {
+		t.Fatalf("shard 0 is on disk %d and %d shards are missing, want disk %d and none", got, e.Missing(), want)
+	}
+	if !slices.Equal(asked, []int{0}) {
+		t.Errorf("substitutes were asked for shards %v, want once for 0", asked)
+	}
+	r.Check(t, core.ReadSpec{Extent: e, Src: r.Sources(e)}, data)
+	release()
+	r.Idle(t, e)
+}
+
+// wantMissing writes data while a disk is faulty and wants its shard missing;
+// where one shard is all there is, it wants an error.
+func wantMissing(t *testing.T, r *Rig, data []byte, f memstore.Fault) {
+	t.Helper()
+	s := r.Coder.Scheme()
+	victim := r.Width - 1
+	release := r.Disks[victim].Inject(f)
+	w := r.Spec()
+	w.Min = s.MinWrite()
+	if s.M == 1 {
+		w.Min = s.Data()
+	}
+	e, err := r.Coder.Write(t.Context(), w, bytes.NewReader(data))
+	if s.M == 0 {
+		if !errors.Is(err, core.ErrUnavailable) {
+			t.Fatalf("write without redundancy: got error %v, want ErrUnavailable", err)
+		}
+		release()
+		r.Idle(t)
+		return
+	}
+	if err != nil {
+		t.Fatalf("write: %v", err)
+	}
+	if e.Places[victim] != (core.Place{}) || e.Missing() != 1 {
+		t.Fatalf("places are %+v, want only that of shard %d missing", e.Places, victim)
+	}
+	r.Check(t, core.ReadSpec{Extent: e, Src: r.Sources(e)}, data)
+	release()
+	r.Idle(t, e)
+}
+
+func testCreateFails(t *testing.T, r *Rig) {
+	wantSubstituted(t, r, Data(large, 8), memstore.Fault{Op: memstore.Create, Err: core.ErrDiskFailed})
+}
+
+func testWriteFailsEarly(t *testing.T, r *Rig) {
+	wantSubstituted(t, r, Data(10_000, 9), memstore.Fault{Op: memstore.Write, After: 100})
+}
+
+func testWriteFailsLate(t *testing.T, r *Rig) {
+	after := int64(large / r.Coder.Scheme().Data() * 3 / 4)
+	wantMissing(t, r, Data(large, 10), memstore.Fault{Op: memstore.Write, After: after})
+}
+
+func testCommitFails(t *testing.T, r *Rig) {
+	wantSubstituted(t, r, Data(10_000, 11), memstore.Fault{Op: memstore.Commit})
+}
+
+func testAckLost(t *testing.T, r *Rig) {
+	wantSubstituted(t, r, Data(10_000, 12), memstore.Fault{Op: memstore.Ack})
+}
+
+func testTooFew(t *testing.T, r *Rig) {
+	s := r.Coder.Scheme()
+	for _, op := range []memstore.Op{memstore.Create, memstore.Write, memstore.Commit, memstore.Ack} {
+		for _, data := range [][]byte{Data(1000, 13), Data(large, 13)} {
+			var releases []func()
+			for i := range s.M + 1 {
+				releases = append(releases, r.Disks[i].Inject(memstore.Fault{Op: op}))
+			}
+			w := r.Spec()
+			w.Min, w.Substitute = s.Data(), nil
+			_, err := r.Coder.Write(t.Context(), w, bytes.NewReader(data))
+			if !errors.Is(err, core.ErrUnavailable) {
+				t.Errorf("%v fails on %d disks: got error %v, want ErrUnavailable", op, s.M+1, err)
+			}
+			for _, release := range releases {
+				release()
+			}
+			r.Idle(t)
+		}
+	}
+}
+
+func testDiskFull(t *testing.T, r *Rig) {
+	for _, d := range r.Disks {
+		d.Inject(memstore.Fault{Op: memstore.Create, Err: core.ErrNoSpace})
+	}
+	_, err := r.Coder.Write(t.Context(), r.Spec(), bytes.NewReader(Data(1000, 14)))
+	if !errors.Is(err, core.ErrNoSpace) {
+		t.Errorf("write to full disks: got error %v, want ErrNoSpace", err)
+	}
+	r.Idle(t)
+}
+
+// within fails the test unless f takes at least and at most so long.
+func within(t *testing.T, least, most time.Duration, f func()) {
+	t.Helper()
+	began := Clock{}.Now()
+	f()
+	if took := (Clock{}).Now().Sub(began); took < least || took > most {
+		t.Errorf("it took %v, want %v to %v", took, least, most)
+	}
+}
+
+func testCreateStalls(t *testing.T, r *Rig) {
+	within(t, StallAfter, StallAfter+time.Second, func() {
+		wantSubstituted(t, r, Data(large, 15), memstore.Fault{Op: memstore.Create, Stall: true})
+	})
+}
+
+func testWriteStalls(t *testing.T, r *Rig) {
+	most := StallAfter + time.Second
+	if r.Coder.Scheme().M == 0 {
+		most = 4 * StallAfter
+	}
+	within(t, StallAfter, most, func() {
+		wantMissing(t, r, Data(large, 16), memstore.Fault{Op: memstore.Write, After: large / int64(r.Coder.Scheme().Data()) * 3 / 4, Stall: true})
+	})
+}
+
+// testWriteHangs has a device that does not even notice that it is given up.
+func testWriteHangs(t *testing.T, r *Rig) {
+	most := StallAfter + time.Second
+	if r.Coder.Scheme().M == 0 {
+		most = 5 * StallAfter // the removal is waited for as well
+	}
+	within(t, StallAfter, most, func() {
+		wantMissing(t, r, Data(large, 17), memstore.Fault{Op: memstore.Write, After: large / int64(r.Coder.Scheme().Data()) * 3 / 4, Stall: true, Deaf: true})
+	})
+	within(t, StallAfter, StallAfter+time.Second, func() {
+		wantSubstituted(t, r, Data(1000, 17), memstore.Fault{Op: memstore.Write, Stall: true, Deaf: true})
+	})
+}
+
+func testCommitStalls(t *testing.T, r *Rig) {
+	for _, op := range []memstore.Op{memstore.Commit, memstore.Ack} {
+		for _, deaf := range []bool{false, true} {
+			within(t, StallAfter, 5*StallAfter, func() {
+				wantMissing(t, r, Data(large, 18), memstore.Fault{Op: op, Stall: true, Deaf: deaf})
+			})
+			within(t, StallAfter, StallAfter+time.Second, func() {
+				wantSubstituted(t, r, Data(1000, 18), memstore.Fault{Op: op, Stall: true, Deaf: deaf})
+			})
+		}
+	}
+}
+
+func testAllStall(t *testing.T, r *Rig) {
+	var releases []func()
+	for _, d := range r.Disks {
+		releases = append(releases, d.Inject(memstore.Fault{Op: memstore.Write, After: 1000, Stall: true, Deaf: true}))
+	}
+	w := r.Spec()
+	w.Min, w.Substitute = r.Coder.Scheme().Data(), nil
+	within(t, 3*StallAfter, 5*StallAfter, func() {
+		_, err := r.Coder.Write(t.Context(), w, bytes.NewReader(Data(large, 19)))
+		if !errors.Is(err, core.ErrUnavailable) {
+			t.Errorf("write while all disks hang: got error %v, want ErrUnavailable", err)
+		}
+	})
+	for _, release := range releases {
+		release()
+	}
+	r.Idle(t)
+}
+
+// slowReader waits before each read.
+type slowReader struct {
+	io.Reader
+	ctx  context.Context
+	wait time.Duration
+}
+
+func (s slowReader) Read(p []byte) (int, error) {
+	if err := (Clock{}).Wait(s.ctx, s.wait); err != nil {
+		return 0, err
+	}
+	return s.Reader.Read(p)
+}
+
+// testSlowSource has a client that is far slower than any patience with disks.
+func testSlowSource(t *testing.T, r *Rig) {
+	data := Data(large, 20)
+	e, err := r.Coder.Write(t.Context(), r.Spec(), slowReader{bytes.NewReader(data), t.Context(), 5 * StallAfter})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if e.Missing() != 0 {
+		t.Errorf("%d shards are missing because the source was slow, want none", e.Missing())
+	}
+	r.Check(t, core.ReadSpec{Extent: e, Src: r.Sources(e)}, data)
+	r.Idle(t, e)
+}

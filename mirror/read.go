@@ -1,0 +1,135 @@
+package mirror
+
+import (
+	"context"
+	"io"
+	"sync/atomic"
+
+	"github.com/shoalstore/shoal/core"
+	"github.com/shoalstore/shoal/core/shardio"
+)
+
+// extent is an open extent.
+type extent struct {
+	c      *Coder
+	spec   core.ReadSpec
+	shards *shardio.Shards
+}
+
+// Open implements [core.Coder].
+func (c *Coder) Open(ctx context.Context, r core.ReadSpec) (core.ExtentReader, error) {
+	x, err := c.extent(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	if err := x.shards.OpenSome(ctx, 1); err != nil {
+		x.shards.Close()
+		return nil, err
+	}
+	return x, nil
+}
+
+// extent returns an extent none of whose replicas is open yet.
+func (c *Coder) extent(ctx context.Context, r core.ReadSpec) (*extent, error) {
+	if err := shardio.CheckRead(&r, c.scheme); err != nil {
+		return nil, err
+	}
+	return &extent{c: c, spec: r, shards: c.env.NewShards(ctx, r, r.Extent.Size, c.order(r.Src))}, nil
+}
+
+// order lists the replicas: those on this node, then the others, from a
+// different one on each time.
+func (c *Coder) order(src []core.Store) []int {
+	n := len(src)
+	first := int(c.opened.Add(1) % uint64(n))
+	order := make([]int, 0, n)
+	for _, local := range []bool{true, false} {
+		for i := range n {
+			i = (first + i) % n
+			if isLocal(src[i]) == local {
+				order = append(order, i)
+			}
+		}
+	}
+	return order
+}
+
+func isLocal(s core.Store) bool {
+	l, ok := s.(core.Localizer)
+	return ok && l.Local()
+}
+
+// Size implements [core.ExtentReader].
+func (x *extent) Size() int64 { return x.spec.Extent.Size }
+
+// Close implements [core.ExtentReader].
+func (x *extent) Close() error {
+	x.shards.Close()
+	return nil
+}
+
+// Reader implements [core.ExtentReader].
+func (x *extent) Reader(ctx context.Context, off, n int64) io.ReadCloser {
+	if err := shardio.CheckRange(off, n, x.Size()); err != nil {
+		return shardio.FailedStream(err)
+	}
+	window := x.c.env.ChunkSize
+	first := off / window
+	windows := (off+n+window-1)/window - first
+	return x.c.env.NewStream(ctx, n, int(windows), func(ctx context.Context, i int) (shardio.Window, error) {
+		begin := (first + int64(i)) * window
+		buf, err := x.fetch(ctx, max(off, begin), min(off+n, begin+window))
+		if err != nil {
+			return shardio.Window{}, err
+		}
+		return shardio.Window{Parts: [][]byte{buf.B}, Release: func() { x.c.env.Pool.Put(buf) }}, nil
+	})
+}
+
+// fetch returns bytes lo to hi of the extent. Where every replica is damaged,
+// but not all in the same place, it is put together from several.
+func (x *extent) fetch(ctx context.Context, lo, hi int64) (*shardio.Buffer, error) {
+	buf, err := x.fetchOne(ctx, lo, hi)
+	if err == nil || hi-lo <= shardio.BlockSize || ctx.Err() != nil || !x.shards.Damaged() {
+		return buf, err
+	}
+	pool := &x.c.env.Pool
+	whole := pool.Get(int(hi - lo))
+	for at := lo; at < hi; {
+		end := min(hi, (at/shardio.BlockSize+1)*shardio.BlockSize)
+		block, err := x.fetchOne(ctx, at, end)
+		if err != nil {
+			pool.Put(whole)
+			return nil, err
+		}
+		copy(whole.B[at-lo:], block.B)
+		pool.Put(block)
+		at = end
+	}
+	return whole, nil
+}
+
+// fetchOne returns bytes lo to hi of the first replica that delivers them.
+func (x *extent) fetchOne(ctx context.Context, lo, hi int64) (*shardio.Buffer, error) {
+	pool := &x.c.env.Pool
+	var winner atomic.Pointer[shardio.Buffer]
+	out, ok, err := x.c.env.First(ctx, 1, x.shards.Order(), func(ctx context.Context, i int) error {
+		buf := pool.Get(int(hi - lo))
+		err := x.shards.ReadAt(ctx, i, buf.B, lo)
+		if err != nil || !winner.CompareAndSwap(nil, buf) {
+			pool.Put(buf)
+		}
+		return err
+	})
+	x.shards.Note(out)
+	if err == nil && ok {
+		return winner.Load(), nil
+	}
+	if late := winner.Swap(new(shardio.Buffer)); late != nil {
+		pool.Put(late)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return nil, x.shards.Unreadable()
+}
