@@ -305,14 +305,22 @@ func verdict(text string) bool {
 	return text == "PASS" || text == "FAIL" || strings.HasPrefix(text, "FAIL\t") || strings.HasPrefix(text, "ok  \t")
 }
 
-// heartbeat names what is running.
+// heartbeat names the packages that run, and of each the test that began last and has
+// not ended.
 func (r *report) heartbeat(now time.Time) {
 	var parts []string
 	for _, p := range r.running {
 		if p.started.IsZero() {
 			continue
 		}
-		parts = append(parts, fmt.Sprintf("%s (%s)", p.path, short(now.Sub(p.started))))
+		test := ""
+		for _, t := range slices.Backward(p.tests) {
+			if t.outcome == unfinished {
+				test = " " + t.name
+				break
+			}
+		}
+		parts = append(parts, fmt.Sprintf("%s (%s)%s", p.path, short(now.Sub(p.started)), test))
 	}
 	if len(parts) == 0 {
 		parts = []string{"compiling"}

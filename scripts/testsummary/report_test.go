@@ -199,7 +199,16 @@ func TestHeartbeatNamesWhatRuns(t *testing.T) {
 	wantHas(t, out.String(), "compiling")
 	r.line([]byte(`{"Time":"2026-01-02T03:04:05Z","Action":"start","Package":"p"}`))
 	r.heartbeat(began.Add(90 * time.Second))
-	wantHas(t, out.String(), "p (90.0s)")
+	wantHas(t, out.String(), "p (90.0s)\n")
+	for _, e := range join(test("A", "pass"), test("B", ""), test("C", "pass")) {
+		text, err := json.Marshal(e)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.line(text)
+	}
+	r.heartbeat(began.Add(100 * time.Second))
+	wantHas(t, out.String(), "p (100.0s) B\n")
 }
 
 func TestWhatGoSaysOutsideJSONIsShown(t *testing.T) {

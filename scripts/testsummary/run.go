@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -140,8 +141,10 @@ func (s stage) run(ctx context.Context, o options, r *report, raw, stderr io.Wri
 		s.flags, o.testFlags, s.packages)
 	cmd := exec.CommandContext(ctx, "go", args...)
 	cmd.Dir, cmd.Stderr = o.dir, stderr
-	// go test passes an interrupt on to the test that runs, then reports.
-	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
+	// go does not pass an interrupt on to the tests that it runs, so all of them are one
+	// process group, which gets it.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGINT) }
 	cmd.WaitDelay = 20 * time.Second
 	pipe, err := cmd.StdoutPipe()
 	if err != nil {
@@ -152,6 +155,10 @@ func (s stage) run(ctx context.Context, o options, r *report, raw, stderr io.Wri
 	}
 	readErr := s.consume(pipe, o.heartbeat, r, raw)
 	waitErr := cmd.Wait()
+	if ctx.Err() != nil {
+		// What did not heed the interrupt; none left is no error.
+		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
+	}
 	failed := r.endStage()
 	switch exit := (*exec.ExitError)(nil); {
 	case ctx.Err() != nil:
