@@ -92,8 +92,8 @@ func (s *Store) Stats() Stats {
 
 // List returns the shards that are there, in order of id, from the first above
 // after on.
-func (s *Store) List(_ context.Context, after core.ShardID) iter.Seq2[core.ShardInfo, error] {
-	return func(yield func(core.ShardInfo, error) bool) {
+func (s *Store) List(after core.ShardID) iter.Seq[core.ShardInfo] {
+	return func(yield func(core.ShardInfo) bool) {
 		s.mu.Lock()
 		all := maps.Clone(s.shards)
 		now := s.clock.Boot()
@@ -105,7 +105,7 @@ func (s *Store) List(_ context.Context, after core.ShardID) iter.Seq2[core.Shard
 			}
 			sh := all[id]
 			age := int64(now.Sub(sh.committed).Seconds())
-			if !yield(core.ShardInfo{ShardMeta: sh.meta, Size: sh.size, Age: age}, nil) {
+			if !yield(core.ShardInfo{ShardMeta: sh.meta, Size: sh.size, Age: age}) {
 				return
 			}
 		}
@@ -272,7 +272,7 @@ func (r *reader) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	defer context.AfterFunc(r.ctx, cancel)()
+	defer context.AfterFunc(r.ctx, cancel)() //nolint:contextcheck // both bound the call
 	n, err := r.store.enter(ctx, Read, id, len(p))
 	if err != nil {
 		return 0, err

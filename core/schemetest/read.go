@@ -242,7 +242,7 @@ func testTooManyLosses(t *testing.T, r *Rig) {
 				undo = append(undo, way.do(r, &spec, i))
 			}
 			want := core.ErrUnavailable
-			if way.err == core.ErrCorrupt {
+			if errors.Is(way.err, core.ErrCorrupt) {
 				want = core.ErrCorrupt
 			}
 			got, err := r.Read(t.Context(), spec, 0, e.Size)

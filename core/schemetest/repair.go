@@ -73,7 +73,7 @@ func (r *Rig) shard(t *testing.T, e core.Extent, i int) []byte {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer s.Close()
+	defer func() { _ = s.Close() }()
 	b := make([]byte, s.Size())
 	if _, err := s.ReadAt(t.Context(), b, 0); err != nil {
 		t.Fatal(err)
@@ -87,7 +87,7 @@ func (r *Rig) shardSize(t *testing.T, e core.Extent, i int) int {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer s.Close()
+	defer func() { _ = s.Close() }()
 	return int(s.Size())
 }
 

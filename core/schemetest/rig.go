@@ -149,7 +149,7 @@ func (r *Rig) Read(ctx context.Context, s core.ReadSpec, off, n int64) ([]byte, 
 	if err != nil {
 		return nil, err
 	}
-	defer x.Close()
+	defer func() { _ = x.Close() }()
 	return readRange(ctx, x, off, n)
 }
 
@@ -199,7 +199,7 @@ func (r *Rig) Idle(t testing.TB, extents ...core.Extent) {
 		if s := d.Stats(); s.Calls != 0 || s.Readers != 0 || s.Writers != 0 {
 			t.Errorf("disk %d: %d calls, %d readers and %d writers are left, want none", i+1, s.Calls, s.Readers, s.Writers)
 		}
-		for info := range d.List(t.Context(), core.ShardID{}) {
+		for info := range d.List(core.ShardID{}) {
 			if missing[info.ID] != i+1 {
 				t.Errorf("disk %d: shard %v is left behind", i+1, info.ID)
 			}

@@ -38,7 +38,7 @@ func testSizes(t *testing.T, r *Rig) {
 	data := Data(4*Chunk, 1)
 	var extents []core.Extent
 	for _, n := range sizes(s) {
-		before := r.stored(t.Context())
+		before := r.stored()
 		e := r.Write(t, data[:n])
 		extents = append(extents, e)
 		if e.Scheme != s || len(e.Places) != r.Width {
@@ -46,7 +46,7 @@ func testSizes(t *testing.T, r *Rig) {
 		}
 		r.Check(t, core.ReadSpec{Extent: e, Src: r.Sources(e)}, data[:n])
 		least := (n*r.Width + s.Data() - 1) / s.Data()
-		if got := r.stored(t.Context()) - before; got < int64(least) || got > int64(least+r.Width*64) {
+		if got := r.stored() - before; got < int64(least) || got > int64(least+r.Width*64) {
 			t.Errorf("write %d bytes: %d bytes stored, want %d and at most 64 more for each shard", n, got, least)
 		}
 	}
@@ -60,9 +60,9 @@ func testSizes(t *testing.T, r *Rig) {
 }
 
 // stored is the number of bytes in all shards.
-func (r *Rig) stored(ctx context.Context) (n int64) {
+func (r *Rig) stored() (n int64) {
 	for _, d := range r.Disks {
-		for info := range d.List(ctx, core.ShardID{}) {
+		for info := range d.List(core.ShardID{}) {
 			n += info.Size
 		}
 	}
@@ -125,7 +125,7 @@ func testMeta(t *testing.T, r *Rig) {
 	for i := range r.Width {
 		want := w.Meta
 		want.ID, want.Scheme = e.Shard(i), r.Coder.Scheme()
-		for info := range r.Disks[i].List(t.Context(), core.ShardID{}) {
+		for info := range r.Disks[i].List(core.ShardID{}) {
 			if info.ShardMeta != want {
 				t.Errorf("shard %d: got meta %+v, want %+v", i, info.ShardMeta, want)
 			}

@@ -431,7 +431,7 @@ func (f *Fanout) write(ctx context.Context, a *attempt, t core.Target) error {
 	if err != nil {
 		return fmt.Errorf("create on disk %d: %w", t.Disk, err)
 	}
-	defer w.Close()
+	defer func() { _ = w.Close() }() // without a Commit it discards the shard
 	f.moved(a, 0)
 	if err := f.fill(ctx, a, w); err != nil {
 		return fmt.Errorf("write to disk %d: %w", t.Disk, err)

@@ -301,7 +301,7 @@ func (s *Shards) acquire(ctx context.Context, i int) (*openShard, error) {
 func (s *Shards) open(ctx context.Context, i int) (*openShard, error) {
 	life, cancel := s.derive()
 	stop := context.AfterFunc(ctx, cancel)
-	r, err := s.shards[i].store.Open(life, s.extent.Shard(i))
+	r, err := s.shards[i].store.Open(life, s.extent.Shard(i)) //nolint:contextcheck // the shard stays open after the call
 	if err != nil {
 		stop()
 		cancel()
