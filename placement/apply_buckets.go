@@ -17,6 +17,7 @@ func (d *draft) addBucket(c *core.Change) error {
 	if err := checkName(b.Name); err != nil {
 		return err
 	}
+	b.Policy.Scheme = stable(b.Policy.Scheme)
 	if err := d.checkPolicy(b.Policy); err != nil {
 		return fmt.Errorf("bucket %s: %w", b.Name, err)
 	}
@@ -63,6 +64,13 @@ func checkName(n core.BucketName) error {
 		return fmt.Errorf("bucket %s: unknown provider: %w", n, core.ErrInvalid)
 	}
 	return core.ValidateBucket(n.Name)
+}
+
+// stable is the scheme as it is read back from the stored map: the zero Scheme
+// is none.
+func stable(s core.Scheme) core.Scheme {
+	s.K = s.Data()
+	return s
 }
 
 func (d *draft) checkPolicy(p core.Policy) error {
@@ -119,6 +127,7 @@ func (d *draft) setBucket(c *core.Change) error {
 		want.State = core.BucketState(c.State)
 	} else {
 		want.Policy = c.Bucket.Policy
+		want.Policy.Scheme = stable(want.Policy.Scheme)
 		if c.Bucket.State != "" {
 			want.State = c.Bucket.State
 		}
