@@ -33,6 +33,8 @@ declare -A deb_packages=(
 	[shellcheck]="shellcheck"
 )
 
+apt_updated= # has this run asked the mirror for its newest lists?
+
 die() {
 	printf 'tools.sh: %s\n' "$*" >&2
 	exit 1
@@ -65,8 +67,11 @@ install_deb() {
 	fi
 	say "installing ${packages[*]} from Debian"
 	local apt=("${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq -y -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0)
-	"${apt[@]}" update >&2 ||
-		die "apt-get update failed: $name is needed (Debian: ${packages[*]}); is a Debian mirror within reach?"
+	if [ -z "$apt_updated" ]; then
+		"${apt[@]}" update >&2 ||
+			die "apt-get update failed: $name is needed (Debian: ${packages[*]}); is a Debian mirror within reach?"
+		apt_updated=yes
+	fi
 	"${apt[@]}" install --no-install-recommends "${packages[@]}" >&2 ||
 		die "apt-get install ${packages[*]} failed: $name is needed"
 	deb_present "$name" || die "$name does not work although ${packages[*]} is installed"
