@@ -70,3 +70,10 @@ func (n *Node) isSteward(m *core.Map, silent []core.NodeID) bool {
 	}
 	return false
 }
+
+// Keeps says whether this node is the one that looks after what concerns the
+// whole cluster: the first voter that is heard.
+func (n *Node) Keeps() bool {
+	_, m, _ := n.driver.maps()
+	return m != nil && n.isSteward(m, n.silent())
+}

@@ -1,0 +1,155 @@
+package job
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/shoalstore/shoal/core"
+	"github.com/shoalstore/shoal/core/engine"
+)
+
+// action does a job's work on one object. Its error is tried again if it may
+// pass; see pass.persist.
+type action func(ctx context.Context, b core.BucketID, f *core.Found, rec *core.Record) (result, error)
+
+// result is how the work on an object ended.
+type result struct {
+	end end
+	out Amount
+	why Error
+}
+
+type end int
+
+const (
+	endDone end = iota
+	endSkipped
+	endFailed
+	endDropped
+	endPlanned // counted, in planning
+)
+
+// count enters the result into the books.
+func (r result) count(c *cursor, key string, size int64) {
+	b := &c.Books
+	switch r.end {
+	case endPlanned:
+		b.Planned.one(size)
+		return
+	case endDone:
+		b.Done.one(size)
+	case endSkipped:
+		b.Skipped.one(size)
+	case endFailed:
+		b.Failed.one(size)
+	case endDropped:
+		b.Dropped.one(size)
+	}
+	b.Outputs = b.Outputs.Add(r.out)
+	if r.why.Message != "" && len(c.Errors) < errorsKept {
+		r.why.Key = key
+		c.Errors = append(c.Errors, r.why)
+	}
+}
+
+// codeOf is the machine-readable kind of a failure.
+func codeOf(err error) string {
+	for _, k := range []struct {
+		err  error
+		code string
+	}{
+		{core.ErrCorrupt, "corrupt"},
+		{core.ErrNotFound, "not_found"},
+		{core.ErrNoSpace, "no_space"},
+		{core.ErrPermission, "permission_denied"},
+		{core.ErrUnavailable, "unavailable"},
+		{core.ErrInvalid, "invalid"},
+	} {
+		if errors.Is(err, k.err) {
+			return k.code
+		}
+	}
+	return "internal"
+}
+
+// Kinds are the kinds of jobs that can be started.
+func Kinds() []string {
+	return []string{KindCopy, KindRebalance, KindResilver, KindScrub}
+}
+
+// The kinds. Rebalance and resilver are the same act, reconcile, under the
+// names that users look for.
+const (
+	KindCopy      = "copy-bck"
+	KindRebalance = "rebalance"
+	KindResilver  = "resilver"
+	KindScrub     = "scrub"
+)
+
+// action returns what a phase does with each object, and in which buckets.
+func (r *run) action(m *core.Map, phase State) (action, []core.BucketID, error) {
+	buckets := []core.BucketID{r.spec.FromID}
+	if r.spec.FromID == core.SystemBucket {
+		buckets = buckets[:0]
+		for i := range m.Buckets {
+			buckets = append(buckets, m.Buckets[i].ID)
+		}
+	}
+	switch {
+	case phase == Planning:
+		return countObject, buckets, nil
+	case phase == Verifying && r.spec.Kind == KindCopy:
+		return r.countCopied, []core.BucketID{r.spec.ToID}, nil
+	case phase == Verifying:
+		return countObject, buckets, nil
+	case r.spec.Kind == KindCopy:
+		act, err := r.copier(m)
+		return act, buckets, err
+	case r.spec.Kind == KindScrub:
+		return r.repair(true), buckets, nil
+	case r.spec.Kind == KindRebalance, r.spec.Kind == KindResilver:
+		return r.repair(false), buckets, nil
+	}
+	return nil, nil, fmt.Errorf("job kind %q: %w", r.spec.Kind, errors.ErrUnsupported)
+}
+
+func countObject(context.Context, core.BucketID, *core.Found, *core.Record) (result, error) {
+	return result{end: endPlanned}, nil
+}
+
+// countCopied counts what the job has written, at its destination.
+func (r *run) countCopied(_ context.Context, _ core.BucketID, _ *core.Found, rec *core.Record) (result, error) {
+	if rec.Origin.Job == r.spec.ID {
+		return result{end: endPlanned}, nil
+	}
+	return result{end: endDropped}, nil
+}
+
+// copier copies objects from one bucket to another.
+func (r *run) copier(m *core.Map) (action, error) {
+	from, to := m.Bucket(r.spec.FromID), m.Bucket(r.spec.ToID)
+	if from == nil || to == nil {
+		return nil, fmt.Errorf("a bucket of the job was removed: %w", core.ErrNoSuchBucket)
+	}
+	return func(ctx context.Context, _ core.BucketID, f *core.Found, rec *core.Record) (result, error) {
+		end, out, why, err := r.m.o.Node.CopyObject(ctx, &engine.CopyTask{
+			From: *from, To: *to, Key: f.Key, ToKey: r.spec.destKey(f.Key), Source: engine.ContentOf(rec),
+			Job: r.spec.ID, Started: r.spec.Created,
+		})
+		switch {
+		case err != nil:
+			return result{}, err
+		case end == engine.CopySkipped:
+			return result{end: endSkipped, why: Error{Code: "skipped", Message: why}}, nil
+		}
+		return result{out: Amount{1, out.Size}}, nil
+	}, nil
+}
+
+// repair brings objects to where they should be.
+func (r *run) repair(deep bool) action {
+	return func(ctx context.Context, b core.BucketID, f *core.Found, _ *core.Record) (result, error) {
+		return result{}, r.m.o.Node.Repair(ctx, b, f, deep)
+	}
+}

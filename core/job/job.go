@@ -1,0 +1,181 @@
+package job
+
+import (
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/shoalstore/shoal/core"
+)
+
+// State is where a job is in its life.
+type State string
+
+// The states.
+const (
+	Pending   State = "pending"
+	Planning  State = "planning"
+	Running   State = "running"
+	Waiting   State = "waiting"
+	Verifying State = "verifying"
+	Done      State = "done"
+	Failed    State = "failed"
+	Stopped   State = "stopped"
+)
+
+// Ended says whether the state is final.
+func (s State) Ended() bool { return s == Done || s == Failed || s == Stopped }
+
+// Spec is what a job is to do. It does not change.
+type Spec struct {
+	ID    string `json:"id"`
+	Kind  string `json:"kind"`
+	From  string `json:"from,omitempty"`
+	To    string `json:"to,omitempty"`
+	Token string `json:"client_token,omitempty"`
+
+	// FromID and ToID are the buckets as they were when the job began: a
+	// bucket created again is another one.
+	FromID core.BucketID `json:"from_id,omitempty"`
+	ToID   core.BucketID `json:"to_id,omitempty"`
+
+	Prefix   string            `json:"prefix,omitempty"`
+	List     []string          `json:"list,omitempty"`
+	Template string            `json:"template,omitempty"`
+	Regex    string            `json:"regex,omitempty"`
+	Prepend  string            `json:"prepend,omitempty"`
+	Ext      map[string]string `json:"ext,omitempty"`
+	DryRun   bool              `json:"dry_run,omitempty"`
+	// Workers is the number of objects that a node works on at a time for
+	// each of its disks; 0 is a default.
+	Workers         int           `json:"num_workers,omitempty"`
+	ObjectRate      float64       `json:"object_rate,omitempty"` // per second, in the cluster
+	ByteRate        int64         `json:"byte_rate,omitempty"`
+	ContinueOnError bool          `json:"cont_on_err,omitempty"`
+	Unavailable     time.Duration `json:"unavailable_timeout,omitempty"`
+	Created         time.Time     `json:"created"`
+}
+
+// Amount counts objects and their bytes.
+type Amount struct {
+	Objects int64 `json:"objects"`
+	Bytes   int64 `json:"bytes"`
+}
+
+// Add returns the sum.
+func (a Amount) Add(b Amount) Amount { return Amount{a.Objects + b.Objects, a.Bytes + b.Bytes} }
+
+func (a *Amount) one(bytes int64) { a.Objects++; a.Bytes += bytes }
+
+// Books are a job's counts. Planned = Done + Skipped + Failed + Dropped holds
+// when the job has ended.
+type Books struct {
+	Planned Amount `json:"planned"`
+	Done    Amount `json:"done"`
+	Skipped Amount `json:"skipped"`
+	Failed  Amount `json:"failed"`
+	Dropped Amount `json:"dropped"`
+	Outputs Amount `json:"outputs"`
+}
+
+// Add returns the sum.
+func (b Books) Add(c Books) Books {
+	return Books{
+		b.Planned.Add(c.Planned), b.Done.Add(c.Done), b.Skipped.Add(c.Skipped), b.Failed.Add(c.Failed),
+		b.Dropped.Add(c.Dropped), b.Outputs.Add(c.Outputs),
+	}
+}
+
+// passed counts the objects that are through, whatever the end.
+func (b Books) passed() Amount { return b.Done.Add(b.Skipped).Add(b.Failed).Add(b.Dropped) }
+
+// Error says why an object failed or was skipped.
+type Error struct {
+	Key     string `json:"key"`
+	Code    string `json:"code"`
+	Message string `json:"message"`
+}
+
+// Status is a job's mutable part.
+type Status struct {
+	State   State      `json:"state"`
+	Started *time.Time `json:"started"`
+	Ended   *time.Time `json:"ended"`
+	// Planned is nil until every slot was counted.
+	Planned *Amount `json:"planned"`
+	// Books are final once the job has ended; before that they are those of
+	// the last state change.
+	Books   Books    `json:"books"`
+	Waiting []string `json:"waiting_for,omitempty"`
+	Message string   `json:"message,omitempty"`
+	// Stop asks the nodes to stop.
+	Stop bool `json:"stop,omitempty"`
+}
+
+// Job is a job as users see it.
+type Job struct {
+	Spec   Spec
+	Status Status
+	// Rate is per second over the last seconds; ETA is zero if not known.
+	Rate Rate
+	ETA  time.Time
+}
+
+// Rate is objects and bytes per second.
+type Rate struct{ Objects, Bytes float64 }
+
+// selector decides which keys a job is about.
+type selector struct {
+	prefix string
+	keys   []string // sorted; nil: all
+	regex  *regexp.Regexp
+}
+
+func newSelector(s *Spec) (*selector, error) {
+	sel := &selector{prefix: s.Prefix}
+	if s.Regex != "" {
+		re, err := regexp.Compile(s.Regex)
+		if err != nil {
+			return nil, fmt.Errorf("regex %q: %w: %w", s.Regex, core.ErrInvalid, err)
+		}
+		sel.regex = re
+	}
+	keys := slices.Clone(s.List)
+	if s.Template != "" {
+		more, err := Expand(s.Template)
+		if err != nil {
+			return nil, err
+		}
+		keys = append(keys, more...)
+	}
+	if keys != nil {
+		slices.Sort(keys)
+		sel.keys = slices.Compact(keys)
+	}
+	return sel, nil
+}
+
+// takes says whether the job is about a key.
+func (s *selector) takes(key string) bool {
+	if !strings.HasPrefix(key, s.prefix) || s.regex != nil && !s.regex.MatchString(key) {
+		return false
+	}
+	if s.keys == nil {
+		return true
+	}
+	_, ok := slices.BinarySearch(s.keys, key)
+	return ok
+}
+
+// destKey is the key under which a source's output is written.
+func (s *Spec) destKey(key string) string {
+	for from, to := range s.Ext {
+		if base, ok := strings.CutSuffix(key, "."+from); ok {
+			key = base + "." + to
+			break
+		}
+	}
+	return s.Prepend + key
+}

@@ -1,0 +1,382 @@
+package job
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/shoalstore/shoal/core"
+	"github.com/shoalstore/shoal/placement"
+)
+
+// keepEvery is how often the keeper asks the nodes how far they are.
+const keepEvery = 400 * time.Millisecond
+
+// progressRequest asks a node how far its share of a phase is.
+type progressRequest struct {
+	Job string `json:"job"`
+}
+
+// progressReply says which slots a node owns that are through in the phase, and
+// the sum of the books of all slots that it owns.
+type progressReply struct {
+	Phase    State         `json:"phase"`
+	Finished []core.SlotID `json:"finished,omitempty"`
+	Books    Books         `json:"books"`
+	Errors   []Error       `json:"errors,omitempty"`
+	Waiting  []string      `json:"waiting,omitempty"`
+}
+
+// serveProgress answers how far this node's share is.
+func (m *Manager) serveProgress(_ context.Context, _ core.NodeID, req []byte) ([]byte, error) {
+	var q progressRequest
+	if err := json.Unmarshal(req, &q); err != nil {
+		return nil, fmt.Errorf("job progress: %w: %w", core.ErrInvalid, err)
+	}
+	m.mu.Lock()
+	j := m.jobs[q.Job]
+	var r *run
+	if j != nil {
+		r = j.run
+	}
+	m.mu.Unlock()
+	if r == nil {
+		return json.Marshal(progressReply{})
+	}
+	return json.Marshal(r.progress())
+}
+
+// progress sums up the slots that the node owns.
+func (r *run) progress() progressReply {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	p := progressReply{Phase: r.phase}
+	for s, pr := range r.slots {
+		p.Books = p.Books.Add(pr.cursor.Books)
+		p.Errors = append(p.Errors, pr.cursor.Errors...)
+		if pr.cursor.Finished && !pr.dirty {
+			p.Finished = append(p.Finished, s)
+		}
+	}
+	for why := range r.waiting {
+		if len(p.Waiting) < errorsKept {
+			p.Waiting = append(p.Waiting, why)
+		}
+	}
+	slices.Sort(p.Finished)
+	slices.Sort(p.Waiting)
+	return p
+}
+
+// polled is what all nodes together say.
+type polled struct {
+	phase   State
+	books   Books
+	errors  []Error
+	waiting []string
+	// through says that every slot's owner says that it is through with the
+	// phase.
+	through bool
+}
+
+// poll asks the owners of all slots how far they are.
+func (m *Manager) poll(ctx context.Context, id string) polled {
+	mp := m.o.Node.Map()
+	_, st, _, _, _ := m.snapshot(id)
+	phase := st.State
+	if phase == Waiting {
+		phase = Running
+	}
+	owners := map[core.NodeID]bool{}
+	for s := range mp.Slots {
+		owners[mp.OwnerNode(core.SlotID(s))] = true
+	}
+	req, err := json.Marshal(progressRequest{Job: id})
+	if err != nil {
+		return polled{}
+	}
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	var mu sync.Mutex
+	p := polled{phase: phase}
+	finished := map[core.SlotID]bool{}
+	var wg sync.WaitGroup
+	for owner := range owners {
+		wg.Go(func() {
+			b, err := m.o.Node.CallNode(ctx, owner, methodProgress, req)
+			var rep progressReply
+			if err != nil || json.Unmarshal(b, &rep) != nil {
+				mu.Lock()
+				defer mu.Unlock()
+				p.waiting = append(p.waiting, fmt.Sprintf("node %s does not answer", owner))
+				return
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			if rep.Phase != phase {
+				return
+			}
+			p.books = p.books.Add(rep.Books)
+			p.errors = append(p.errors, rep.Errors...)
+			p.waiting = append(p.waiting, rep.Waiting...)
+			for _, s := range rep.Finished {
+				if mp.OwnerNode(s) == owner {
+					finished[s] = true
+				}
+			}
+		})
+	}
+	wg.Wait()
+	p.through = len(finished) == len(mp.Slots)
+	return p
+}
+
+// keep moves the states of all jobs while this node is the keeper.
+func (m *Manager) keep(ctx context.Context) {
+	for m.o.Clock.Wait(ctx, keepEvery) == nil {
+		if !m.o.Node.Keeps() {
+			continue
+		}
+		m.mu.Lock()
+		var ids []string
+		for id, j := range m.jobs {
+			if j.spec != nil && j.status.State != "" && !j.status.State.Ended() {
+				ids = append(ids, id)
+			}
+		}
+		m.mu.Unlock()
+		slices.Sort(ids)
+		for _, id := range ids {
+			if err := m.advance(ctx, id); err != nil && ctx.Err() == nil {
+				m.o.Log.Warn("job cannot be moved on yet", "job", id, "err", err)
+			}
+		}
+	}
+}
+
+// advance moves one job's state as far as the nodes' answers allow.
+func (m *Manager) advance(ctx context.Context, id string) error {
+	spec, st, _, _, ok := m.snapshot(id)
+	if !ok {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	now := m.o.Clock.Now().UTC()
+	if st.State == Pending {
+		return m.move(ctx, id, Pending, func(s *Status) { s.State, s.Started = Planning, &now })
+	}
+	p := m.poll(ctx, id)
+	switch st.State {
+	case Planning:
+		if p.through {
+			planned := p.books.Planned
+			return m.move(ctx, id, Planning, func(s *Status) { s.State, s.Planned = Running, &planned })
+		}
+	case Running, Waiting:
+		return m.advanceRunning(ctx, spec, &st, p)
+	case Verifying:
+		if p.through {
+			return m.verify(ctx, spec, p)
+		}
+	}
+	return nil
+}
+
+// move changes the status if it still is in the state.
+func (m *Manager) move(ctx context.Context, id string, from State, f func(*Status)) error {
+	return m.update(ctx, id, func(s *Status) bool {
+		if s.State != from {
+			return false
+		}
+		f(s)
+		return true
+	})
+}
+
+func (m *Manager) advanceRunning(ctx context.Context, spec *Spec, st *Status, p polled) error {
+	now := m.o.Clock.Now().UTC()
+	switch {
+	case p.books.Failed.Objects > 0 && !spec.ContinueOnError:
+		return m.move(ctx, spec.ID, st.State, func(s *Status) {
+			s.State, s.Ended, s.Books = Failed, &now, p.books
+			s.Books.Planned = *s.Planned
+			s.Message = "stopped at the first object that failed; --cont-on-err goes on"
+			if len(p.errors) > 0 {
+				s.Message = fmt.Sprintf("%s failed: %s; --cont-on-err goes on", p.errors[0].Key, p.errors[0].Message)
+			}
+		})
+	case p.through:
+		// What passed the cursors is what the job was about: keys that came
+		// or went since the plan are told apart by nothing else.
+		return m.move(ctx, spec.ID, st.State, func(s *Status) {
+			s.State, s.Books = Verifying, p.books
+			passed := p.books.passed()
+			s.Books.Planned, s.Planned, s.Waiting = passed, &passed, nil
+		})
+	case len(p.waiting) > 0 && st.State == Running:
+		return m.move(ctx, spec.ID, Running, func(s *Status) { s.State, s.Waiting = Waiting, p.waiting })
+	case len(p.waiting) == 0 && st.State == Waiting:
+		return m.move(ctx, spec.ID, Waiting, func(s *Status) { s.State, s.Waiting = Running, nil })
+	}
+	return nil
+}
+
+// verify ends a job: well, if what was counted independently is what the books
+// say.
+func (m *Manager) verify(ctx context.Context, spec *Spec, p polled) error {
+	now := m.o.Clock.Now().UTC()
+	return m.move(ctx, spec.ID, Verifying, func(s *Status) {
+		s.State, s.Ended = Done, &now
+		if s.Books.Failed.Objects > 0 {
+			s.State = Failed
+			s.Message = fmt.Sprintf("%d objects failed; see `shoal show job %s --errors`", s.Books.Failed.Objects, spec.ID)
+		}
+		found, want := p.books.Planned.Objects, s.Books.Done.Objects
+		if spec.Kind == KindCopy && found != want {
+			s.State = Failed
+			s.Message = fmt.Sprintf("the job wrote %d objects, %d of them are at the destination: the others were overwritten or deleted by somebody else, or are lost", want, found)
+		}
+	})
+}
+
+// prepare checks a spec and fills in what follows from it.
+func (m *Manager) prepare(ctx context.Context, s *Spec) error {
+	if !slices.Contains(Kinds(), s.Kind) {
+		return fmt.Errorf("job kind %q is not built yet in this version; there are %v: %w", s.Kind, Kinds(), errors.ErrUnsupported)
+	}
+	if s.DryRun {
+		return fmt.Errorf("--dry-run is not built yet in this version: %w", errors.ErrUnsupported)
+	}
+	if _, err := newSelector(s); err != nil {
+		return err
+	}
+	objects := m.o.Node.Objects()
+	if s.From != "" {
+		u, err := core.ParseURI(s.From)
+		if err != nil {
+			return err
+		}
+		b, err := objects.BucketNamed(ctx, u.Bucket)
+		if err != nil {
+			return err
+		}
+		s.FromID, s.From = b.ID, u.Bucket.String()
+		if u.Key != "" && s.Prefix == "" {
+			s.Prefix = u.Key
+		}
+	}
+	if s.Kind != KindCopy {
+		if s.To != "" {
+			return fmt.Errorf("%s takes no destination: %w", s.Kind, core.ErrInvalid)
+		}
+		return nil
+	}
+	return m.prepareCopy(ctx, s)
+}
+
+// prepareCopy finds or creates the destination.
+func (m *Manager) prepareCopy(ctx context.Context, s *Spec) error {
+	if s.From == "" || s.To == "" {
+		return fmt.Errorf("a copy needs a source and a destination bucket: %w", core.ErrInvalid)
+	}
+	u, err := core.ParseURI(s.To)
+	if err != nil {
+		return err
+	}
+	if u.Key != "" && s.Prepend == "" {
+		s.Prepend = u.Key
+	}
+	s.To = u.Bucket.String()
+	if s.From == s.To && s.Prepend == "" && len(s.Ext) == 0 {
+		return fmt.Errorf("source and destination are the same, %s; use --prepend to copy within a bucket: %w", s.From, core.ErrInvalid)
+	}
+	objects := m.o.Node.Objects()
+	to, err := objects.BucketNamed(ctx, u.Bucket)
+	if errors.Is(err, core.ErrNoSuchBucket) && u.Bucket.Provider == core.Shoal {
+		from := m.o.Node.Map().Bucket(s.FromID)
+		if from == nil {
+			return fmt.Errorf("bucket %s: %w", s.From, core.ErrNoSuchBucket)
+		}
+		policy := from.Policy
+		if _, _, ok := placement.Holds(m.o.Node.Map(), policy.Scheme, policy.Domain); !ok {
+			policy = m.o.Node.DefaultPolicy()
+		}
+		if to, err = objects.CreateBucket(ctx, u.Bucket, &policy, ""); errors.Is(err, core.ErrExists) {
+			to, err = objects.BucketNamed(ctx, u.Bucket)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	s.ToID = to.ID
+	return nil
+}
+
+// Errors returns the failures and skips that a job has noted, in order of key,
+// those after a key only. Of a job that has ended they are read from the
+// cursors.
+func (m *Manager) Errors(ctx context.Context, id, after string, limit int) ([]Error, bool, error) {
+	if _, err := m.Get(ctx, id); err != nil {
+		return nil, false, err
+	}
+	all, err := m.cursorErrors(ctx, id)
+	if err != nil {
+		return nil, false, err
+	}
+	slices.SortFunc(all, func(a, b Error) int {
+		switch {
+		case a.Key < b.Key:
+			return -1
+		case a.Key > b.Key:
+			return 1
+		}
+		return 0
+	})
+	k, _ := slices.BinarySearchFunc(all, after, func(e Error, after string) int {
+		if e.Key <= after && after != "" {
+			return -1
+		}
+		return 1
+	})
+	all = all[k:]
+	if limit > 0 && len(all) > limit {
+		return all[:limit], true, nil
+	}
+	return all, false, nil
+}
+
+// cursorErrors reads what the cursors of all slots have noted.
+func (m *Manager) cursorErrors(ctx context.Context, id string) ([]Error, error) {
+	mp := m.o.Node.Map()
+	const together = 64
+	sem := make(chan struct{}, together)
+	var mu sync.Mutex
+	var out []Error
+	var failed error
+	var wg sync.WaitGroup
+	for s := range mp.Slots {
+		sem <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-sem }()
+			row, err := m.o.Node.Row(ctx, core.SlotID(s), cursorKey(id))
+			if errors.Is(err, core.ErrNotFound) {
+				return
+			}
+			var c cursor
+			if err == nil {
+				err = json.Unmarshal(row.Value, &c)
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			out = append(out, c.Errors...)
+			failed = errors.Join(failed, err)
+		})
+	}
+	wg.Wait()
+	return out, failed
+}

@@ -1,0 +1,505 @@
+package job
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"github.com/shoalstore/shoal/core"
+	"github.com/shoalstore/shoal/core/engine"
+)
+
+const (
+	pageSize       = 1000
+	flushEvery     = 2 * time.Second
+	defaultWorkers = 4 // for each disk
+	errorsKept     = 20
+)
+
+// run is this node's share of a job.
+type run struct {
+	m      *Manager
+	spec   *Spec
+	cancel context.CancelFunc
+	sel    *selector
+	limit  *limits
+
+	mu      sync.Mutex
+	phase   State
+	slots   map[core.SlotID]*progress
+	waiting map[string]int // what objects wait for, and how many do
+}
+
+// progress is how far a slot is in the present phase.
+type progress struct {
+	cursor  cursor
+	version core.Version // of the cursor's row
+	loaded  bool
+	dirty   bool
+	flushed time.Time
+}
+
+// cursor is the record that a job keeps in a slot: everything up to the
+// position is through, and counted.
+type cursor struct {
+	// Bucket, Key and Sub are the position; Finished says that the slot is
+	// through.
+	Bucket   core.BucketID `json:"bucket"`
+	Key      string        `json:"key"`
+	Sub      string        `json:"sub,omitempty"`
+	Finished bool          `json:"finished,omitempty"`
+	Books    Books         `json:"books"`
+	Errors   []Error       `json:"errors,omitempty"`
+}
+
+// passed says whether a row lies at or before the position.
+func (c *cursor) passed(b core.BucketID, key, sub string) bool {
+	switch {
+	case c.Finished || b < c.Bucket:
+		return true
+	case b > c.Bucket:
+		return false
+	case key != c.Key:
+		return key < c.Key
+	}
+	return sub <= c.Sub
+}
+
+func newRun(m *Manager, s *Spec, cancel context.CancelFunc) *run {
+	return &run{m: m, spec: s, cancel: cancel, slots: map[core.SlotID]*progress{}, waiting: map[string]int{}}
+}
+
+// limits are this node's part of the job's bounds.
+type limits struct {
+	objects, bytes *rate.Limiter
+}
+
+func (r *run) newLimits() *limits {
+	nodes := 0
+	for _, n := range r.m.o.Node.Map().Nodes {
+		if n.State == core.NodeActive {
+			nodes++
+		}
+	}
+	l := &limits{}
+	if r.spec.ObjectRate > 0 {
+		l.objects = rate.NewLimiter(rate.Limit(r.spec.ObjectRate/float64(max(nodes, 1))), max(int(r.spec.ObjectRate), 1))
+	}
+	if r.spec.ByteRate > 0 {
+		l.bytes = rate.NewLimiter(rate.Limit(float64(r.spec.ByteRate)/float64(max(nodes, 1))), int(r.spec.ByteRate))
+	}
+	return l
+}
+
+// wait delays an object as the bounds ask for.
+func (l *limits) wait(ctx context.Context, bytes int64) error {
+	if l.objects != nil {
+		if err := l.objects.Wait(ctx); err != nil {
+			return err
+		}
+	}
+	for l.bytes != nil && bytes > 0 {
+		k := min(bytes, int64(l.bytes.Burst()))
+		if err := l.bytes.WaitN(ctx, int(k)); err != nil {
+			return err
+		}
+		bytes -= k
+	}
+	return nil
+}
+
+// loop does the node's share of each phase until ctx ends.
+func (r *run) loop(ctx context.Context) error {
+	defer r.cancel()
+	var err error
+	if r.sel, err = newSelector(r.spec); err != nil {
+		return err
+	}
+	if _, err := r.m.o.Node.Objects().Buckets(ctx); err != nil {
+		return err
+	}
+	r.limit = r.newLimits()
+	for ctx.Err() == nil {
+		_, st, _, changed, _ := r.m.snapshot(r.spec.ID)
+		phase := st.State
+		if phase == Waiting {
+			phase = Running
+		}
+		r.enter(phase)
+		m, mapChanged := r.m.o.Node.Maps()
+		if phase == Planning || phase == Running || phase == Verifying {
+			if err := r.share(ctx, m, phase); err != nil && ctx.Err() == nil {
+				r.m.o.Log.Warn("share of a job is tried again", "job", r.spec.ID, "err", err)
+			}
+		}
+		if r.m.o.Clock.Wait(ctx, 50*time.Millisecond) != nil {
+			break
+		}
+		if r.unfinished() {
+			continue
+		}
+		select {
+		case <-changed:
+		case <-mapChanged:
+		case <-ctx.Done():
+		}
+	}
+	return ctx.Err()
+}
+
+// enter begins a phase: what is known of slots belongs to one phase only.
+func (r *run) enter(phase State) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.phase != phase {
+		r.phase = phase
+		r.slots = map[core.SlotID]*progress{}
+		clear(r.waiting)
+	}
+}
+
+// adopt brings the list of slots up to what the node owns now.
+func (r *run) adopt(owned map[core.SlotID]core.Epoch) []core.SlotID {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for s := range r.slots {
+		if _, ok := owned[s]; !ok {
+			delete(r.slots, s)
+		}
+	}
+	var todo []core.SlotID
+	for s := range owned {
+		p := r.slots[s]
+		if p == nil {
+			p = &progress{}
+			r.slots[s] = p
+		}
+		if !p.cursor.Finished {
+			todo = append(todo, s)
+		}
+	}
+	slices.Sort(todo)
+	return todo
+}
+
+// unfinished says whether some owned slot is not through yet.
+func (r *run) unfinished() bool {
+	r.mu.Lock()
+	phase := r.phase
+	r.mu.Unlock()
+	if phase != Planning && phase != Running && phase != Verifying {
+		return false
+	}
+	return len(r.adopt(r.m.o.Node.OwnedSlots())) > 0
+}
+
+// share goes over the node's slots that are not through yet.
+func (r *run) share(ctx context.Context, m *core.Map, phase State) error {
+	todo := r.adopt(r.m.o.Node.OwnedSlots())
+	if len(todo) == 0 {
+		return nil
+	}
+	act, buckets, err := r.action(m, phase)
+	if err != nil {
+		return err
+	}
+	if phase == Running {
+		if todo, err = r.load(ctx, todo); err != nil {
+			return err
+		}
+	}
+	p := &pass{r: r, act: act, held: map[core.SlotID]bool{}, keep: phase == Running, prefix: r.spec.Prefix, takes: r.sel.takes}
+	if phase == Verifying && r.spec.Kind == KindCopy {
+		p.prefix, p.takes = r.spec.Prepend, func(string) bool { return true }
+	}
+	for _, s := range todo {
+		p.held[s] = true
+	}
+	for _, b := range buckets {
+		if err := p.bucket(ctx, b); err != nil {
+			return err
+		}
+	}
+	return p.finish(ctx)
+}
+
+// load reads the cursors of slots that were taken over or not begun.
+func (r *run) load(ctx context.Context, todo []core.SlotID) ([]core.SlotID, error) {
+	out := todo[:0]
+	for _, s := range todo {
+		p := r.get(s)
+		if p == nil {
+			continue
+		}
+		if !p.loaded {
+			row, err := r.m.o.Node.Row(ctx, s, cursorKey(r.spec.ID))
+			if err != nil && !errors.Is(err, core.ErrNotFound) {
+				return nil, fmt.Errorf("cursor of slot %d: %w", s, err)
+			}
+			var c cursor
+			if err == nil {
+				if err := json.Unmarshal(row.Value, &c); err != nil {
+					return nil, fmt.Errorf("cursor of slot %d: %w: %w", s, core.ErrCorrupt, err)
+				}
+			}
+			r.mu.Lock()
+			p.cursor, p.version, p.loaded = c, row.Version, true
+			r.mu.Unlock()
+		}
+		if !p.cursor.Finished {
+			out = append(out, s)
+		}
+	}
+	return out, nil
+}
+
+func cursorKey(id string) core.RowKey {
+	return core.RowKey{Bucket: core.SystemBucket, Space: core.SpaceCursor, Key: id}
+}
+
+func (r *run) get(s core.SlotID) *progress {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.slots[s]
+}
+
+// pass is one way over the rows of some slots.
+type pass struct {
+	r    *run
+	act  action
+	held map[core.SlotID]bool
+	keep bool // cursors are written
+	// prefix and takes select the rows.
+	prefix string
+	takes  func(key string) bool
+}
+
+// bucket goes over one bucket, in key order.
+func (p *pass) bucket(ctx context.Context, b core.BucketID) error {
+	scan := core.Scan{Bucket: b, Space: core.SpaceObject, Prefix: p.prefix}
+	for ctx.Err() == nil {
+		only := slices.Sorted(maps.Keys(p.held))
+		if len(only) == 0 {
+			return nil
+		}
+		page, err := p.r.m.o.Node.ScanOwned(ctx, scan, pageSize, only)
+		if err != nil {
+			return err
+		}
+		p.lose(page.Held)
+		if err := p.page(ctx, b, page.Found); err != nil {
+			return err
+		}
+		if !page.More || len(page.Found) == 0 {
+			return nil
+		}
+		last := &page.Found[len(page.Found)-1]
+		scan.AfterKey, scan.AfterSub = last.Key, last.Sub
+	}
+	return ctx.Err()
+}
+
+// lose leaves out the slots that were not held throughout.
+func (p *pass) lose(held []core.SlotID) {
+	ok := make(map[core.SlotID]bool, len(held))
+	for _, s := range held {
+		ok[s] = true
+	}
+	for s := range p.held {
+		if !ok[s] {
+			delete(p.held, s)
+		}
+	}
+}
+
+// page works on a page of rows, several at a time, and advances the cursors.
+func (p *pass) page(ctx context.Context, b core.BucketID, found []core.Found) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	sem := make(chan struct{}, p.r.workers())
+	var wg sync.WaitGroup
+	for i := range found {
+		f := &found[i]
+		pr := p.r.get(f.Slot)
+		if pr == nil || !p.held[f.Slot] || pr.cursor.passed(b, f.Key, f.Sub) || !p.takes(f.Key) {
+			continue
+		}
+		sem <- struct{}{}
+		if ctx.Err() != nil {
+			<-sem
+			break
+		}
+		wg.Go(func() {
+			defer func() { <-sem }()
+			if err := p.one(ctx, b, pr, f); err != nil {
+				cancel(err)
+			}
+		})
+	}
+	wg.Wait()
+	if ctx.Err() != nil {
+		p.abandon(found)
+		return context.Cause(ctx)
+	}
+	p.r.mu.Lock()
+	for i := range found {
+		f := &found[i]
+		if pr := p.r.slots[f.Slot]; pr != nil && p.held[f.Slot] && !pr.cursor.passed(b, f.Key, f.Sub) {
+			pr.cursor.Bucket, pr.cursor.Key, pr.cursor.Sub = b, f.Key, f.Sub
+			pr.dirty = true
+		}
+	}
+	p.r.mu.Unlock()
+	return p.flush(ctx, false)
+}
+
+// abandon forgets what was counted of an interrupted page: its slots are read
+// again from their cursors.
+func (p *pass) abandon(found []core.Found) {
+	p.r.mu.Lock()
+	defer p.r.mu.Unlock()
+	for i := range found {
+		delete(p.r.slots, found[i].Slot)
+	}
+}
+
+func (r *run) workers() int {
+	k := r.spec.Workers
+	if k <= 0 {
+		k = defaultWorkers
+	}
+	return max(k*r.m.o.Node.DiskCount(), 1)
+}
+
+// one works on one object until it has an end that counts.
+func (p *pass) one(ctx context.Context, b core.BucketID, pr *progress, f *core.Found) error {
+	rec, err := core.DecodeRecord(f.Value)
+	if err != nil {
+		return fmt.Errorf("record of %q: %w", f.Key, err)
+	}
+	if p.keep {
+		if err := p.r.limit.wait(ctx, rec.Size); err != nil {
+			return err
+		}
+	}
+	res, err := p.persist(ctx, b, f, rec)
+	if err != nil {
+		return err
+	}
+	p.r.mu.Lock()
+	defer p.r.mu.Unlock()
+	res.count(&pr.cursor, f.Key, rec.Size)
+	return nil
+}
+
+// persist tries an object again while what it needs is unavailable.
+func (p *pass) persist(ctx context.Context, b core.BucketID, f *core.Found, rec *core.Record) (result, error) {
+	const tries = 3
+	began := p.r.m.o.Clock.Now()
+	for i := 1; ; i++ {
+		res, err := p.act(ctx, b, f, rec)
+		if err == nil {
+			return res, nil
+		}
+		if ctx.Err() != nil {
+			return res, ctx.Err()
+		}
+		transient := errors.Is(err, core.ErrUnavailable) || errors.Is(err, core.ErrUnknownOutcome) ||
+			errors.Is(err, core.ErrDiskFailed) || errors.Is(err, core.ErrConflict) || errors.Is(err, core.ErrNotOwner)
+		waited := p.r.m.o.Clock.Now().Sub(began)
+		if !transient && i >= tries || transient && p.r.spec.Unavailable > 0 && waited > p.r.spec.Unavailable {
+			return result{end: endFailed, why: Error{Key: f.Key, Code: codeOf(err), Message: err.Error()}}, nil
+		}
+		p.r.wait(err, 1)
+		stop := p.r.m.o.Clock.Wait(ctx, min(time.Duration(i)*200*time.Millisecond, 2*time.Second))
+		p.r.wait(err, -1)
+		if stop != nil {
+			return res, stop
+		}
+	}
+}
+
+// wait notes that an object waits for something.
+func (r *run) wait(err error, by int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.waiting[err.Error()] += by; r.waiting[err.Error()] <= 0 {
+		delete(r.waiting, err.Error())
+	}
+}
+
+// flush writes the cursors that have moved: now and then, or all.
+func (p *pass) flush(ctx context.Context, all bool) error {
+	if !p.keep {
+		return nil
+	}
+	now := p.r.m.o.Clock.Now()
+	type item struct {
+		slot core.SlotID
+		pr   *progress
+	}
+	var due []item
+	p.r.mu.Lock()
+	for s := range p.held {
+		if pr := p.r.slots[s]; pr != nil && pr.dirty && (all || now.Sub(pr.flushed) > flushEvery) {
+			due = append(due, item{s, pr})
+		}
+	}
+	p.r.mu.Unlock()
+	const together = 64
+	sem := make(chan struct{}, together)
+	var wg sync.WaitGroup
+	for _, d := range due {
+		sem <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-sem }()
+			p.write(ctx, d.slot, d.pr)
+		})
+	}
+	wg.Wait()
+	return ctx.Err()
+}
+
+// write stores one cursor. Where that fails the slot is read again.
+func (p *pass) write(ctx context.Context, s core.SlotID, pr *progress) {
+	p.r.mu.Lock()
+	value, err := json.Marshal(pr.cursor)
+	version := pr.version
+	pr.dirty, pr.flushed = false, p.r.m.o.Clock.Now()
+	p.r.mu.Unlock()
+	if err == nil {
+		version, err = p.r.m.o.Node.PutRow(ctx, s, cursorKey(p.r.spec.ID), value, version)
+	}
+	p.r.mu.Lock()
+	defer p.r.mu.Unlock()
+	if err != nil {
+		if ctx.Err() == nil {
+			p.r.m.o.Log.Debug("cursor is read again", "job", p.r.spec.ID, "slot", uint32(s), "err", err)
+		}
+		if p.r.slots[s] == pr {
+			delete(p.r.slots, s)
+		}
+		return
+	}
+	pr.version = version
+}
+
+// finish marks the slots that were held to the end as through.
+func (p *pass) finish(ctx context.Context) error {
+	p.r.mu.Lock()
+	for s := range p.held {
+		if pr := p.r.slots[s]; pr != nil {
+			pr.cursor.Finished = true
+			pr.dirty = pr.dirty || pr.cursor.Books != (Books{})
+		}
+	}
+	p.r.mu.Unlock()
+	return p.flush(ctx, true)
+}
