@@ -1,0 +1,330 @@
+package natsbus
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/shoalstore/shoal/bus"
+	"github.com/shoalstore/shoal/core"
+)
+
+const (
+	defaultTimeout = 30 * time.Second
+	defaultPoll    = 2 * time.Second
+	// attempt bounds one try of an operation. An election takes longer, but
+	// the servers answer no earlier for being waited for.
+	attempt = 2 * time.Second
+)
+
+// Client is a node's connection to the bus. It connects by itself, to another
+// server if one fails, for as long as it is open. All methods may be called
+// concurrently.
+type Client struct {
+	opts   ClientOptions
+	log    *slog.Logger
+	nc     *nats.Conn
+	js     jetstream.JetStream
+	closed chan struct{}
+
+	mapBucket, jobsBucket *bucket
+
+	mu         sync.Mutex
+	generation uint64
+	urls       []string
+	// why is the reason for not being connected, nil while connected; denied
+	// the last refusal of a subject since.
+	why     error
+	denied  error
+	changed chan struct{} // closed and replaced when generation or connection change
+}
+
+// Connect returns a client that connects in the background; it fails only if
+// the options are wrong. [Client.WaitConnected] waits. The caller must call
+// [Client.Close].
+func Connect(o ClientOptions) (*Client, error) {
+	if o.Logger == nil || len(o.URLs) == 0 && o.inProcess == nil {
+		return nil, fmt.Errorf("bus client: urls and a logger are required: %w", core.ErrInvalid)
+	}
+	if o.Timeout == 0 {
+		o.Timeout = defaultTimeout
+	}
+	if o.Poll == 0 {
+		o.Poll = defaultPoll
+	}
+	c := &Client{
+		opts: o, log: o.Logger.With("component", "bus"), closed: make(chan struct{}),
+		generation: o.Generation, urls: slices.Clone(o.URLs), changed: make(chan struct{}),
+	}
+	no, err := c.natsOptions()
+	if err != nil {
+		return nil, err
+	}
+	if c.nc, err = no.Connect(); err != nil {
+		return nil, fmt.Errorf("bus client: %w", c.translate(err))
+	}
+	if c.js, err = jetstream.New(c.nc); err != nil {
+		c.Close()
+		return nil, fmt.Errorf("bus client: %w", err)
+	}
+	c.mapBucket = &bucket{client: c, name: "map"}
+	c.jobsBucket = &bucket{client: c, name: "jobs"}
+	return c, nil
+}
+
+// natsOptions returns the options in NATS's terms.
+func (c *Client) natsOptions() (nats.Options, error) {
+	o := c.opts
+	no := nats.GetDefaultOptions()
+	set := []nats.Option{
+		nats.Name(o.Name),
+		nats.RetryOnFailedConnect(true),
+		nats.MaxReconnects(-1),
+		nats.IgnoreAuthErrorAbort(),
+		nats.IgnoreDiscoveredServers(),
+		nats.CustomReconnectDelay(reconnectDelay),
+		// What cannot be sent now fails at once instead of being sent by
+		// surprise later.
+		nats.ReconnectBufSize(-1),
+		nats.Timeout(attempt),
+		nats.PingInterval(time.Second),
+		nats.MaxPingsOutstanding(2),
+		nats.ConnectHandler(func(nc *nats.Conn) { c.connection(nc, nil) }),
+		nats.ReconnectHandler(func(nc *nats.Conn) { c.connection(nc, nil) }),
+		nats.DisconnectErrHandler(func(nc *nats.Conn, err error) { c.connection(nc, lost(err)) }),
+		nats.ReconnectErrHandler(func(nc *nats.Conn, err error) { c.connection(nc, lost(err)) }),
+		nats.ErrorHandler(func(_ *nats.Conn, s *nats.Subscription, err error) { c.asyncError(s, err) }),
+		nats.ClosedHandler(func(*nats.Conn) { close(c.closed) }),
+	}
+	if o.TLS != nil {
+		set = append(set, nats.Secure(o.TLS))
+	}
+	if o.inProcess != nil {
+		set = append(set, nats.InProcessServer(o.inProcess))
+	}
+	set = append(set, o.Credentials.options()...)
+	for _, f := range set {
+		if err := f(&no); err != nil {
+			return no, fmt.Errorf("bus client: %w: %w", core.ErrInvalid, err)
+		}
+	}
+	if cr := o.Credentials; cr.CredsFile == "" && cr.NKeySeedFile != "" {
+		f, err := nats.NkeyOptionFromSeed(cr.NKeySeedFile)
+		if err == nil {
+			err = f(&no)
+		}
+		if err != nil {
+			return no, fmt.Errorf("bus client: nkey seed %s: %w: %w", cr.NKeySeedFile, core.ErrInvalid, err)
+		}
+	}
+	no.Servers = c.urls
+	return no, nil
+}
+
+func (cr Credentials) options() []nats.Option {
+	switch {
+	case cr.CredsFile != "":
+		return []nats.Option{nats.UserCredentials(cr.CredsFile)}
+	case cr.NKeySeedFile != "":
+		return nil // reads a file: see natsOptions
+	case cr.Token != "":
+		return []nats.Option{nats.Token(cr.Token)}
+	case cr.User != "":
+		return []nats.Option{nats.UserInfo(cr.User, cr.Password)}
+	}
+	return nil
+}
+
+// reconnectDelay is the time between two rounds over all servers: 50 ms,
+// doubled up to 2 s, half of it random.
+func reconnectDelay(rounds int) time.Duration {
+	return jitter(50*time.Millisecond<<min(max(rounds-1, 0), 6), 2*time.Second)
+}
+
+// jitter returns between half of d and d, where d is limit at the most.
+func jitter(d, limit time.Duration) time.Duration {
+	d = min(d, limit)
+	return d/2 + rand.N(d/2+1)
+}
+
+func lost(err error) error {
+	if err == nil {
+		return errors.New("the server closed the connection")
+	}
+	return err
+}
+
+// Close ends the connection and returns when its callbacks have ended.
+func (c *Client) Close() {
+	c.nc.Close()
+	<-c.closed
+}
+
+// Map returns the register of the cluster map.
+func (c *Client) Map() bus.Register { return register{c.mapBucket} }
+
+// Jobs returns the bucket of jobs.
+func (c *Client) Jobs() bus.KV { return kv{c.jobsBucket} }
+
+// Use points the client to another generation, or to other addresses of the
+// same one. Registers, watches, subscriptions and services go over to it by
+// themselves. Revisions of another generation are in conflict.
+func (c *Client) Use(generation uint64, urls []string) error {
+	c.mu.Lock()
+	same := generation == c.generation && slices.Equal(urls, c.urls)
+	moved := generation != c.generation
+	c.mu.Unlock()
+	if same {
+		return nil
+	}
+	if err := c.nc.SetServerPool(urls); err != nil {
+		return fmt.Errorf("bus client: %w: %w", core.ErrInvalid, err)
+	}
+	c.mu.Lock()
+	c.generation, c.urls = generation, slices.Clone(urls)
+	c.wake()
+	c.mu.Unlock()
+	if !moved && slices.Contains(urls, c.nc.ConnectedUrl()) {
+		return nil
+	}
+	c.log.Info("bus changed", "generation", generation, "urls", urls)
+	if err := c.nc.ForceReconnect(); err != nil {
+		return fmt.Errorf("bus client: %w", err)
+	}
+	return nil
+}
+
+// Generation returns the generation that the client was pointed to.
+func (c *Client) Generation() uint64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.generation
+}
+
+// Connected returns the URL of the server that the client talks to, or the
+// reason why it talks to none.
+func (c *Client) Connected() (string, error) {
+	if c.nc.IsConnected() {
+		return c.nc.ConnectedUrlRedacted(), nil
+	}
+	return "", c.unavailable(errors.New("not connected"))
+}
+
+// WaitConnected returns once the client is connected. If ctx ends earlier it
+// fails with the reason: [core.ErrPermission] if the server refused the
+// credentials, else [core.ErrUnavailable].
+func (c *Client) WaitConnected(ctx context.Context) error {
+	for {
+		changed := c.change()
+		_, err := c.Connected()
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return err
+		}
+	}
+}
+
+// change returns a channel that is closed at the next change of generation or
+// connection.
+func (c *Client) change() <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.changed
+}
+
+// wake ends the waits for a change; c.mu is held.
+func (c *Client) wake() {
+	close(c.changed)
+	c.changed = make(chan struct{})
+}
+
+// connection notes that the connection was made (nil) or lost. It may be
+// called before Connect has returned.
+func (c *Client) connection(nc *nats.Conn, err error) {
+	c.mu.Lock()
+	was := c.why
+	c.why, c.denied = err, nil
+	c.wake()
+	c.mu.Unlock()
+	switch {
+	case err == nil:
+		c.log.Info("bus connected", "url", nc.ConnectedUrlRedacted())
+	case was == nil || was.Error() != err.Error():
+		c.log.Warn("bus not connected", "err", err)
+	}
+}
+
+// asyncError notes an error that the server reported outside of a request,
+// above all that it does not let this user use a subject.
+func (c *Client) asyncError(s *nats.Subscription, err error) {
+	if errors.Is(err, nats.ErrSlowConsumer) && s != nil {
+		c.log.Warn("bus subscriber too slow, messages lost", "subject", s.Subject)
+		return
+	}
+	c.mu.Lock()
+	c.denied = err
+	c.mu.Unlock()
+	c.log.Warn("bus error", "err", err)
+}
+
+// unavailable is the error for an operation on the named subjects that got
+// nowhere, with the reason if one is known.
+func (c *Client) unavailable(err error, names ...string) error {
+	c.mu.Lock()
+	why := c.why
+	if c.denied != nil && slices.ContainsFunc(names, func(n string) bool { return strings.Contains(c.denied.Error(), n) }) {
+		why = c.denied
+	}
+	c.mu.Unlock()
+	if why == nil || errors.Is(err, why) {
+		return c.translate(err)
+	}
+	return fmt.Errorf("%w (%w)", c.translate(why), err)
+}
+
+// translate says in core's terms what NATS said.
+func (c *Client) translate(err error) error {
+	var cert *tls.CertificateVerificationError
+	switch {
+	case errors.Is(err, nats.ErrAuthorization), errors.Is(err, nats.ErrPermissionViolation),
+		errors.Is(err, nats.ErrAuthExpired), errors.Is(err, nats.ErrAuthRevoked), errors.Is(err, nats.ErrAccountAuthExpired):
+		return fmt.Errorf("the bus refuses this node's credentials (check bus.user, bus.password or bus.creds): %w: %w", core.ErrPermission, err)
+	case errors.As(err, &cert), errors.Is(err, nats.ErrSecureConnRequired), errors.Is(err, nats.ErrSecureConnWanted):
+		return fmt.Errorf("the bus and this node do not agree on TLS (check bus.ca, bus.cert, bus.key): %w: %w", core.ErrUnavailable, err)
+	}
+	return fmt.Errorf("%w: %w", core.ErrUnavailable, err)
+}
+
+// bound gives ctx a deadline if it has none.
+func (c *Client) bound(ctx context.Context) (context.Context, context.CancelFunc) {
+	if _, ok := ctx.Deadline(); ok {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeout(ctx, c.opts.Timeout)
+}
+
+// pause waits for d, for the connection or generation to change, or for ctx
+// to end. It says whether to go on.
+func (c *Client) pause(ctx context.Context, d time.Duration) bool {
+	wait, cancel := context.WithTimeout(ctx, d)
+	defer cancel()
+	select {
+	case <-c.change():
+	case <-wait.Done():
+	}
+	return ctx.Err() == nil
+}
