@@ -77,8 +77,8 @@ func (g *gathering) run(ctx context.Context, race *kofn.Race) error {
 		if missing.empty() {
 			return nil
 		}
-		if ok, err := g.rebuild(missing); ok || err != nil {
-			return err
+		if g.suffices(missing) {
+			return g.rebuild(missing)
 		}
 		if !g.launch(ctx, race) {
 			return g.x.shards.Unreadable()
@@ -189,24 +189,26 @@ func (g *gathering) answer(res kofn.Result) {
 	g.have[i] = r.piece
 }
 
-// rebuild computes all that is missing if enough shards are here. It returns
-// false if they are not.
-func (g *gathering) rebuild(missing span) (bool, error) {
-	var units [maxWidth][]byte
-	var required [maxWidth]bool
+// suffices says whether what is missing can be computed.
+func (g *gathering) suffices(missing span) bool {
 	here := 0
 	for i := range g.n {
 		if g.have[i].covers(missing) {
-			units[i] = g.have[i].bytes(missing)
 			here++
 		}
 	}
-	if here < g.x.c.k {
-		return false, nil
-	}
+	return here >= g.x.c.k
+}
+
+// rebuild computes all that is missing.
+func (g *gathering) rebuild(missing span) error {
+	var units [maxWidth][]byte
+	var required [maxWidth]bool
 	var bufs [maxWidth]*shardio.Buffer
 	for i := range g.n {
-		if g.lacks(i) {
+		if g.have[i].covers(missing) {
+			units[i] = g.have[i].bytes(missing)
+		} else if g.lacks(i) {
 			bufs[i] = g.x.c.env.Pool.Get(missing.len())
 			units[i], required[i] = bufs[i].B[:0], true
 		}
@@ -223,9 +225,9 @@ func (g *gathering) rebuild(missing span) (bool, error) {
 		}
 	}
 	if err != nil {
-		return false, fmt.Errorf("rebuild extent %x: %w", g.x.spec.Extent.ID, err)
+		return fmt.Errorf("rebuild extent %x: %w", g.x.spec.Extent.ID, err)
 	}
-	return true, nil
+	return nil
 }
 
 // giveUp leaves a read to its goroutine.

@@ -19,8 +19,8 @@ package ec
 //	Size div (K*Unit) * Unit + unit of the last stripe
 //
 // The parity is systematic Reed-Solomon over GF(2^8) with polynomial 0x11d. Its
-// matrix is the Vandermonde matrix V[r][c] = r^c of K+M rows and K columns,
-// multiplied with the inverse of its upper K rows; that is the default of
+// matrix is the Vandermonde matrix V[r][c] = r^c (0^0 = 1) of K+M rows and K
+// columns, multiplied with the inverse of its upper K rows; that is the default of
 // github.com/klauspost/reedsolomon, and a test holds it to that. Parity byte p of
 // a stripe depends on byte p of each of its data units only, so that any range
 // of a unit can be rebuilt from the same range of K others.

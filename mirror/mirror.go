@@ -51,6 +51,10 @@ func (c *Coder) Scheme() core.Scheme { return c.scheme }
 // Wait implements [core.Coder].
 func (c *Coder) Wait() { c.env.Wait() }
 
+// InUse is the number of bytes in the coder's buffers, those of calls that were
+// given up included.
+func (c *Coder) InUse() int64 { return c.env.Pool.InUse() }
+
 // Write implements [core.Coder].
 func (c *Coder) Write(ctx context.Context, w core.WriteSpec, src io.Reader) (core.Extent, error) {
 	if err := shardio.CheckWrite(&w, c.scheme); err != nil {

@@ -3,6 +3,7 @@ package mirror
 import (
 	"context"
 	"io"
+	"slices"
 	"sync/atomic"
 
 	"github.com/shoalstore/shoal/core"
@@ -40,18 +41,27 @@ func (c *Coder) extent(ctx context.Context, r core.ReadSpec) (*extent, error) {
 // order lists the replicas: those on this node, then the others, from a
 // different one on each time.
 func (c *Coder) order(src []core.Store) []int {
-	n := len(src)
-	first := int(c.opened.Add(1) % uint64(n))
-	order := make([]int, 0, n)
-	for _, local := range []bool{true, false} {
-		for i := range n {
-			i = (first + i) % n
-			if isLocal(src[i]) == local {
-				order = append(order, i)
-			}
+	var local, other []int
+	for i, s := range src {
+		switch {
+		case s == nil:
+		case isLocal(s):
+			local = append(local, i)
+		default:
+			other = append(other, i)
 		}
 	}
-	return order
+	turn := c.opened.Add(1)
+	return append(rotate(local, turn), rotate(other, turn)...)
+}
+
+// rotate returns s from another element on for each turn.
+func rotate(s []int, turn uint64) []int {
+	if len(s) < 2 {
+		return s
+	}
+	first := int(turn % uint64(len(s)))
+	return slices.Concat(s[first:], s[:first])
 }
 
 func isLocal(s core.Store) bool {

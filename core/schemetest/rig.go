@@ -195,6 +195,9 @@ func (r *Rig) Idle(t testing.TB, extents ...core.Extent) {
 		}
 	}
 	missing := maps.Clone(r.want)
+	if n := r.inUse(); n != 0 {
+		t.Errorf("%d bytes of buffers are in use, want none", n)
+	}
 	for i, d := range r.Disks {
 		if s := d.Stats(); s.Calls != 0 || s.Readers != 0 || s.Writers != 0 {
 			t.Errorf("disk %d: %d calls, %d readers and %d writers are left, want none", i+1, s.Calls, s.Readers, s.Writers)
@@ -211,7 +214,15 @@ func (r *Rig) Idle(t testing.TB, extents ...core.Extent) {
 	}
 }
 
-// Read returns the bytes read from each disk so far.
+// inUse is the number of bytes in the coder's buffers, if it tells that.
+func (r *Rig) inUse() int64 {
+	if m, ok := r.Coder.(interface{ InUse() int64 }); ok {
+		return m.InUse()
+	}
+	return 0
+}
+
+// bytesRead returns the bytes read from each disk so far.
 func (r *Rig) bytesRead() []int64 {
 	n := make([]int64, len(r.Disks))
 	for i, d := range r.Disks {

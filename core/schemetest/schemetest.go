@@ -55,6 +55,7 @@ func Run(t *testing.T, create New, schemes ...core.Scheme) {
 		{"stalled commit", testCommitStalls},
 		{"all stall", testAllStall},
 		{"slow source", testSlowSource},
+		{"memory", testMemory},
 		{"ranges", testRanges},
 		{"bad ranges", testBadRanges},
 		{"bytes read", testBytesRead},
@@ -92,6 +93,9 @@ func Run(t *testing.T, create New, schemes ...core.Scheme) {
 						r := NewRig(c)
 						test.run(t, r)
 						c.Wait()
+						if n := r.inUse(); n != 0 {
+							t.Errorf("%d bytes of buffers are in use at the end, want none", n)
+						}
 					})
 				})
 			}

@@ -413,3 +413,62 @@ func testSlowSource(t *testing.T, r *Rig) {
 	r.Check(t, core.ReadSpec{Extent: e, Src: r.Sources(e)}, data)
 	r.Idle(t, e)
 }
+
+// peak is a source and sink of zeros that notes how much memory is in use.
+type peak struct {
+	r    *Rig
+	left int
+	max  int64
+}
+
+func (p *peak) Read(b []byte) (int, error) {
+	p.max = max(p.max, p.r.inUse())
+	n := min(p.left, len(b))
+	p.left -= n
+	if n == 0 {
+		return 0, io.EOF
+	}
+	return n, nil
+}
+
+func (p *peak) Write(b []byte) (int, error) {
+	p.max = max(p.max, p.r.inUse())
+	return len(b), nil
+}
+
+// testMemory wants no more memory for a large extent than a few chunks, with
+// disks that are slower than source and sink.
+func testMemory(t *testing.T, r *Rig) {
+	const size = 100 * Chunk
+	s := r.Coder.Scheme()
+	for i, d := range r.Disks {
+		d.Inject(memstore.Fault{Op: memstore.Write | memstore.Read, Delay: time.Duration(i+1) * time.Millisecond})
+	}
+	shards := int64(Chunk)
+	if s.EC {
+		shards = Chunk * int64(r.Width) / int64(s.K)
+	}
+	written := peak{r: r, left: size}
+	e, err := r.Coder.Write(t.Context(), r.Spec(), &written)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Four chunks, of which one is being filled; a buffer may be a quarter larger.
+	if most := 5 * shards; written.max > most || written.max < shards {
+		t.Errorf("write: %d bytes were in use, want %d to %d", written.max, shards, most)
+	}
+	x, err := r.Coder.Open(t.Context(), r.spec(e))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = x.Close() }()
+	stream := x.Reader(t.Context(), 0, size)
+	defer func() { _ = stream.Close() }()
+	read := peak{r: r}
+	if _, err := io.Copy(&read, stream); err != nil {
+		t.Fatal(err)
+	}
+	if most := int64(5 * Chunk); read.max > most || read.max < Chunk {
+		t.Errorf("read: %d bytes were in use, want %d to %d", read.max, Chunk, most)
+	}
+}

@@ -271,7 +271,7 @@ func (f *Fanout) await(ctx context.Context, ok func() bool) error {
 			stop()
 			ring = nil
 		case <-ctx.Done():
-			return ctx.Err()
+			return fmt.Errorf("write extent %x: %w", f.spec.Extent, ctx.Err())
 		}
 	}
 }

@@ -1,0 +1,169 @@
+package shardio_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/iotest"
+	"testing/synctest"
+	"time"
+
+	"github.com/shoalstore/shoal/core"
+	"github.com/shoalstore/shoal/core/schemetest"
+	"github.com/shoalstore/shoal/core/shardio"
+)
+
+func TestPool(t *testing.T) {
+	var p shardio.Pool
+	for n := 1; n < 70<<20; n += n/7 + 1 {
+		b := p.Get(n)
+		if len(b.B) != n {
+			t.Fatalf("get %d: got %d bytes", n, len(b.B))
+		}
+		if c := cap(b.B); n > 1<<10 && c > n+n/4+1 {
+			t.Errorf("get %d: got room for %d, want a quarter more at most", n, c)
+		}
+		if got := p.InUse(); got != int64(cap(b.B)) {
+			t.Errorf("get %d: %d bytes in use, want %d", n, got, cap(b.B))
+		}
+		p.Put(b)
+		p.Put(nil)
+		if got := p.InUse(); got != 0 {
+			t.Fatalf("get and put %d: %d bytes in use, want 0", n, got)
+		}
+		// A buffer that comes back serves any size of its class.
+		c := p.Get(cap(b.B))
+		if len(c.B) != cap(b.B) {
+			t.Fatalf("get %d: got %d bytes", cap(b.B), len(c.B))
+		}
+		p.Put(c)
+	}
+}
+
+func TestFill(t *testing.T) {
+	broken := errors.New("broken")
+	for name, test := range map[string]struct {
+		src io.Reader
+		n   int
+		end bool
+		err error
+	}{
+		"full":                       {strings.NewReader("0123456789"), 8, false, nil},
+		"ends":                       {strings.NewReader("01234"), 5, true, nil},
+		"ends with the last byte":    {iotest.DataErrReader(strings.NewReader("01234567")), 8, true, nil},
+		"byte by byte":               {iotest.OneByteReader(strings.NewReader("0123456789")), 8, false, nil},
+		"empty":                      {strings.NewReader(""), 0, true, nil},
+		"breaks":                     {io.MultiReader(strings.NewReader("012"), iotest.ErrReader(broken)), 3, false, broken},
+		"cut off":                    {io.MultiReader(strings.NewReader("012"), iotest.ErrReader(io.ErrUnexpectedEOF)), 3, false, io.ErrUnexpectedEOF},
+		"neither delivers nor fails": {idle{}, 0, false, io.ErrNoProgress},
+	} {
+		n, end, err := shardio.Fill(test.src, make([]byte, 8))
+		if n != test.n || end != test.end || !errors.Is(err, test.err) {
+			t.Errorf("%s: got %d, %v, %v; want %d, %v, %v", name, n, end, err, test.n, test.end, test.err)
+		}
+	}
+}
+
+type idle struct{}
+
+func (idle) Read([]byte) (int, error) { return 0, nil }
+
+func TestAhead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var running, peak, dropped atomic.Int64
+		a := shardio.Ahead[int]{
+			N: 10, Depth: 3,
+			Fetch: func(ctx context.Context, i int) (int, error) {
+				peak.Store(max(peak.Load(), running.Add(1)))
+				defer running.Add(-1)
+				// Later ones are faster, and yet come in order.
+				return i, schemetest.Clock{}.Wait(ctx, time.Duration(10-i)*time.Second)
+			},
+			Drop: func(int) { dropped.Add(1) },
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		for i := range 5 {
+			got, ok, err := a.Next(ctx)
+			if got != i || !ok || err != nil {
+				t.Fatalf("item %d: got %d, %v, %v", i, got, ok, err)
+			}
+		}
+		if peak.Load() != 3 {
+			t.Errorf("%d fetches ran at once, want 3", peak.Load())
+		}
+		synctest.Wait()
+		cancel()
+		a.Close()
+		if running.Load() != 0 {
+			t.Errorf("%d fetches run after Close", running.Load())
+		}
+		if _, ok, err := a.Next(ctx); ok || err != nil {
+			t.Errorf("next after close: got %v, %v; want the end", ok, err)
+		}
+	})
+}
+
+func TestAheadDropsWhatNobodyWants(t *testing.T) {
+	var dropped []int
+	a := shardio.Ahead[int]{
+		N: 5, Depth: 4,
+		Fetch: func(_ context.Context, i int) (int, error) { return i, nil },
+		Drop:  func(i int) { dropped = append(dropped, i) },
+	}
+	if got, ok, err := a.Next(t.Context()); got != 0 || !ok || err != nil {
+		t.Fatalf("got %d, %v, %v", got, ok, err)
+	}
+	a.Close()
+	if !slices.Equal(dropped, []int{1, 2, 3}) {
+		t.Errorf("dropped %v, want 1 to 3", dropped)
+	}
+}
+
+// newStream returns a stream over text in windows of 10 bytes, cut into parts of 3.
+func newStream(t *testing.T, text string, claimed int64, fail int) *shardio.Stream {
+	env := shardio.NewEnv(shardio.Options{Clock: schemetest.Clock{}})
+	windows := (len(text) + 9) / 10
+	return env.NewStream(t.Context(), claimed, windows, func(_ context.Context, i int) (shardio.Window, error) {
+		if i == fail {
+			return shardio.Window{}, core.ErrCorrupt
+		}
+		w := shardio.Window{Release: func() {}}
+		for part := range slices.Chunk([]byte(text[i*10:min(len(text), i*10+10)]), 3) {
+			w.Parts = append(w.Parts, part)
+		}
+		return w, nil
+	})
+}
+
+func TestStream(t *testing.T) {
+	const text = "the quick brown fox jumps over the lazy dog"
+	if err := iotest.TestReader(newStream(t, text, int64(len(text)), -1), []byte(text)); err != nil {
+		t.Error(err)
+	}
+	var b bytes.Buffer
+	if n, err := newStream(t, text, int64(len(text)), -1).WriteTo(&b); err != nil || n != int64(len(text)) || b.String() != text {
+		t.Errorf("WriteTo: got %q, %d, %v", b.String(), n, err)
+	}
+	if got, err := io.ReadAll(newStream(t, text, int64(len(text)), 2)); !errors.Is(err, core.ErrCorrupt) || string(got) != text[:20] {
+		t.Errorf("failing window: got %q, %v; want the 20 bytes before it and its error", got, err)
+	}
+	if got, err := io.ReadAll(newStream(t, text, int64(len(text))+1, -1)); !errors.Is(err, io.ErrUnexpectedEOF) || string(got) != text {
+		t.Errorf("windows that are too short: got %q, %v; want io.ErrUnexpectedEOF", got, err)
+	}
+	full := errors.New("full")
+	if n, err := newStream(t, text, int64(len(text)), -1).WriteTo(failingWriter{full}); n != 0 || !errors.Is(err, full) {
+		t.Errorf("WriteTo a failing writer: got %d, %v; want its error", n, err)
+	}
+	if _, err := newStream(t, text, int64(len(text)), -1).WriteTo(failingWriter{nil}); !errors.Is(err, io.ErrShortWrite) {
+		t.Errorf("WriteTo a writer that takes nothing: got %v; want io.ErrShortWrite", err)
+	}
+}
+
+type failingWriter struct{ err error }
+
+func (w failingWriter) Write([]byte) (int, error) { return 0, w.err }
