@@ -19,10 +19,12 @@ stamps=$root/.tools/stamps
 # name of the program -> package@version
 declare -A go_pins=(
 	[benchstat]=golang.org/x/perf/cmd/benchstat@v0.0.0-20260908200009-22c9c6c9d4da
+	[fake-gcs-server]=github.com/fsouza/fake-gcs-server@v1.56.1
 	[gofumpt]=mvdan.cc/gofumpt@v0.12.0
 	[golangci-lint]=github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 	[nats]=github.com/nats-io/natscli/nats@v0.5.1
 	[rclone]=github.com/rclone/rclone@v1.76.0
+	[versitygw]=github.com/versity/versitygw/cmd/versitygw@v1.8.0
 )
 
 # name of the program -> Debian packages (the version is the one that Debian 12 ships)
