@@ -23,9 +23,10 @@ func appendEncoded(dst []byte, b byte) []byte {
 	return append(dst, '%', upperHex[b>>4], upperHex[b&15])
 }
 
-// appendPath appends a decoded path as the canonical URI: every byte is
-// encoded once but for the unreserved ones and '/'. S3 does not clean paths.
-func appendPath(dst []byte, path string) []byte {
+// AppendPath appends a decoded path as the canonical URI: every byte is
+// percent-encoded once but for the unreserved ones and '/'. S3 does not clean
+// paths. The empty path becomes "/".
+func AppendPath(dst []byte, path string) []byte {
 	if path == "" {
 		return append(dst, '/')
 	}
@@ -284,7 +285,7 @@ func (s *scratch) appendValue(v string) {
 func (s *scratch) canonicalRequest(r *http.Request, signedHeaders, payload string) error {
 	s.buf = append(s.buf[:0], r.Method...)
 	s.buf = append(s.buf, '\n')
-	s.buf = appendPath(s.buf, r.URL.Path)
+	s.buf = AppendPath(s.buf, r.URL.Path)
 	s.buf = append(s.buf, '\n')
 	if err := s.appendQuery(r.URL.RawQuery); err != nil {
 		return fmt.Errorf("canonical query: %w", err)

@@ -140,7 +140,7 @@ func FuzzPath(f *testing.F) {
 		f.Add(p)
 	}
 	f.Fuzz(func(t *testing.T, p string) {
-		encoded := string(appendPath(nil, p))
+		encoded := string(AppendPath(nil, p))
 		decoded, err := url.PathUnescape(encoded)
 		if p == "" {
 			p = "/"

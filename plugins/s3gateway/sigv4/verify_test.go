@@ -160,7 +160,7 @@ func TestSignersAgree(t *testing.T) {
 			Header: http.Header{"X-Amz-Meta-A": {" two  spaces ", "second"}, "Content-Type": {"text/plain"}, "Range": {"bytes=0-1"}},
 		}
 		// As an SDK does: everything but the unreserved bytes is escaped.
-		r.URL.RawPath = string(appendPath(nil, path))
+		r.URL.RawPath = string(AppendPath(nil, path))
 		sign(t, r)
 		if _, err := docVerifier(docTime()).Verify(wire(t, r)); err != nil {
 			t.Errorf("%s: %q ? %q: %v", what, path, query, err)
@@ -381,7 +381,7 @@ func TestStringsThatAreCompared(t *testing.T) {
 	if s := new(signature); s.equals(strings.Repeat("0", 64)) || s.equals("") {
 		t.Error("a signature of nothing equals something")
 	}
-	if !bytes.Equal(appendPath(nil, ""), []byte("/")) {
+	if !bytes.Equal(AppendPath(nil, ""), []byte("/")) {
 		t.Error("the empty path is not /")
 	}
 }
