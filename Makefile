@@ -74,7 +74,8 @@ fuzz: ## run every fuzz target for FUZZTIME (10s) each
 
 sim: ## run N (100) seeds of the deterministic simulator, from SEED (1) on
 	$(call require,core/sim,the simulator)
-	@$(GO) test -list '^TestSim$$' ./core/sim | grep -qx TestSim || \
+	@listing=$$($(GO) test -list '^TestSim$$' ./core/sim) || { echo "$$listing" >&2; exit 1; }; \
+		grep -qx TestSim <<<"$$listing" || \
 		{ echo "make sim: the simulator is not built yet: core/sim has no TestSim" >&2; exit 1; }
 	$(GO) test ./core/sim -run '^TestSim$$' -count=1 -timeout 0 -v -args -seed=$(SEED) -n=$(N)
 
@@ -91,7 +92,7 @@ soak: ## run a cluster under load and failures for a long time
 
 build: ## build bin/shoal
 	$(call require,cmd/shoal,the shoal program)
-	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-X main.version=$(VERSION)' -o bin/shoal ./cmd/shoal
+	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=auto -ldflags '-X main.version=$(VERSION)' -o bin/shoal ./cmd/shoal
 
 install: build ## install shoal and its completions under PREFIX (/usr/local)
 	install -D -m 755 bin/shoal $(DESTDIR)$(PREFIX)/bin/shoal
