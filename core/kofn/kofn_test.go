@@ -39,14 +39,14 @@ type trial struct {
 	cancelled []int
 }
 
-func (tr *trial) run(ctx context.Context, k int) (kofn.Outcome, bool, error, time.Duration) {
+func (tr *trial) run(ctx context.Context, k int) (out kofn.Outcome, ok bool, took time.Duration, err error) {
 	tr.release = make(chan struct{})
 	began := tr.clock.Now()
 	plan := kofn.Plan{K: k, Patience: kofn.Patience{Hedge: hedge, GiveUp: giveUp}}
 	for i := range tr.candidates {
 		plan.Order = append(plan.Order, i)
 	}
-	out, ok, err := kofn.First(ctx, &tr.wg, tr.clock, plan, func(ctx context.Context, i int) error {
+	out, ok, err = kofn.First(ctx, &tr.wg, tr.clock, plan, func(ctx context.Context, i int) error {
 		tr.mu.Lock()
 		tr.asked = append(tr.asked, i)
 		tr.at = append(tr.at, tr.clock.Now().Sub(began))
@@ -66,10 +66,10 @@ func (tr *trial) run(ctx context.Context, k int) (kofn.Outcome, bool, error, tim
 		}
 		return c.err
 	})
-	took := tr.clock.Now().Sub(began)
+	took = tr.clock.Now().Sub(began)
 	close(tr.release)
 	tr.wg.Wait()
-	return out, ok, err, took
+	return out, ok, took, err
 }
 
 func TestFirst(t *testing.T) {
@@ -106,7 +106,7 @@ func TestFirst(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				tr := trial{candidates: test.candidates}
-				out, ok, err, took := tr.run(t.Context(), test.k)
+				out, ok, took, err := tr.run(t.Context(), test.k)
 				if ok != test.ok || err != nil {
 					t.Errorf("got %v and error %v, want %v and none", ok, err, test.ok)
 				}
@@ -134,7 +134,7 @@ func TestFirst(t *testing.T) {
 func TestFirstCancelsLosers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tr := trial{candidates: []candidate{{after: -1}, {after: 0}}}
-		if _, ok, err, _ := tr.run(t.Context(), 1); !ok || err != nil {
+		if _, ok, _, err := tr.run(t.Context(), 1); !ok || err != nil {
 			t.Fatalf("got %v, %v", ok, err)
 		}
 		if !slices.Equal(tr.cancelled, []int{0}) {
@@ -148,7 +148,7 @@ func TestFirstCancelled(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), hedge/2)
 		defer cancel()
 		tr := trial{candidates: []candidate{{deaf: true}, {deaf: true}}}
-		_, ok, err, took := tr.run(ctx, 1)
+		_, ok, took, err := tr.run(ctx, 1)
 		if ok || !errors.Is(err, context.DeadlineExceeded) || took != hedge/2 {
 			t.Errorf("got %v, error %v after %v; want the context's error after %v", ok, err, took, hedge/2)
 		}

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/shoalstore/shoal/core"
+	"github.com/shoalstore/shoal/core/memstore"
 	"github.com/shoalstore/shoal/core/shardio"
 )
 
@@ -32,58 +33,64 @@ const (
 // Run runs the suite for each of the schemes.
 func Run(t *testing.T, create New, schemes ...core.Scheme) {
 	tests := []struct {
-		name string
-		run  func(*testing.T, *Rig)
+		name  string
+		run   func(*testing.T, *Rig)
+		chunk int64 // 0: Chunk
 	}{
-		{"sizes", testSizes},
-		{"wrong hints", testHints},
-		{"limit", testLimit},
-		{"meta", testMeta},
-		{"failing source", testSourceFails},
-		{"cancelled write", testWriteCancelled},
-		{"missing targets", testMissingTargets},
-		{"create fails", testCreateFails},
-		{"write fails early", testWriteFailsEarly},
-		{"write fails late", testWriteFailsLate},
-		{"commit fails", testCommitFails},
-		{"commit is not acknowledged", testAckLost},
-		{"too few disks", testTooFew},
-		{"disk full", testDiskFull},
-		{"stalled create", testCreateStalls},
-		{"stalled write", testWriteStalls},
-		{"hung write", testWriteHangs},
-		{"stalled commit", testCommitStalls},
-		{"all stall", testAllStall},
-		{"slow source", testSlowSource},
-		{"memory", testMemory},
-		{"ranges", testRanges},
-		{"bad ranges", testBadRanges},
-		{"bytes read", testBytesRead},
-		{"concurrent readers", testConcurrentReaders},
-		{"losses", testLosses},
-		{"too many losses", testTooManyLosses},
-		{"scattered damage", testScatteredDamage},
-		{"failure in mid-stream", testMidStream},
-		{"slow shard", testSlowShard},
-		{"hung shard", testHungShard},
-		{"slow open", testSlowOpen},
-		{"cancelled read", testReadCancelled},
-		{"wrong size", testWrongSize},
-		{"returning disk", testReturningDisk},
-		{"bad specs", testBadSpecs},
-		{"repair", testRepair},
-		{"repair of too many", testRepairTooMany},
-		{"repair fails", testRepairFails},
-		{"partial repair", testRepairPartial},
-		{"repair with faults", testRepairFaults},
-		{"move", testMove},
+		{"sizes", testSizes, 0},
+		{"wrong hints", testHints, 0},
+		{"limit", testLimit, 0},
+		{"meta", testMeta, 0},
+		{"failing source", testSourceFails, 0},
+		{"cancelled write", testWriteCancelled, 0},
+		{"missing targets", testMissingTargets, 0},
+		{"create fails", testCreateFails, 0},
+		{"write fails early", testWriteFailsEarly, 0},
+		{"write fails late", testWriteFailsLate, 0},
+		{"commit fails", testCommitFails, 0},
+		{"commit is not acknowledged", testAckLost, 0},
+		{"too few disks", testTooFew, 0},
+		{"disk full", testDiskFull, 0},
+		{"stalled create", testCreateStalls, 0},
+		{"stalled write", testWriteStalls, 0},
+		{"hung write", testWriteHangs, 0},
+		{"stalled commit", testCommitStalls, 0},
+		{"all stall", testAllStall, 0},
+		{"slow source", testSlowSource, 0},
+		{"memory", testMemory, 0},
+		{"ranges", testRanges, 0},
+		{"bad ranges", testBadRanges, 0},
+		{"bytes read", testBytesRead, 0},
+		{"concurrent readers", testConcurrentReaders, 0},
+		{"losses", testLosses, 0},
+		{"too many losses", testTooManyLosses, 0},
+		{"scattered damage", testScatteredDamage, 0},
+		{"scattered damage within a chunk", testScatteredDamage, 16 * memstore.BlockSize},
+		{"failure in mid-stream", testMidStream, 0},
+		{"slow shard", testSlowShard, 0},
+		{"hung shard", testHungShard, 0},
+		{"slow open", testSlowOpen, 0},
+		{"cancelled read", testReadCancelled, 0},
+		{"wrong size", testWrongSize, 0},
+		{"returning disk", testReturningDisk, 0},
+		{"bad specs", testBadSpecs, 0},
+		{"repair", testRepair, 0},
+		{"repair of too many", testRepairTooMany, 0},
+		{"repair fails", testRepairFails, 0},
+		{"partial repair", testRepairPartial, 0},
+		{"repair with faults", testRepairFaults, 0},
+		{"move", testMove, 0},
 	}
 	for _, s := range schemes {
 		t.Run(s.String(), func(t *testing.T) {
 			for _, test := range tests {
 				t.Run(test.name, func(t *testing.T) {
 					synctest.Test(t, func(t *testing.T) {
-						c, err := create(s, shardio.Options{Clock: Clock{}, StallAfter: StallAfter, Hedge: Hedge, ChunkSize: Chunk})
+						o := shardio.Options{Clock: Clock{}, StallAfter: StallAfter, Hedge: Hedge, ChunkSize: Chunk}
+						if test.chunk != 0 {
+							o.ChunkSize = test.chunk
+						}
+						c, err := create(s, o)
 						if err != nil {
 							t.Fatal(err)
 						}
