@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"reflect"
 	"slices"
 	"testing"
 	"time"
@@ -199,6 +200,7 @@ func TestAddNodeAndDisk(t *testing.T) {
 func TestFailNode(t *testing.T) {
 	m := initial(t, spec{nodes: 5, disks: 3})
 	owned := map[core.NodeID]int{}
+	p := New(m)
 	next := apply(t, m, t0, core.Change{Kind: core.ChangeFail, Node: "n3", State: "stop"})
 	if n := next.Node("n3"); n.State != core.NodeDown || !n.Since.Equal(t0) {
 		t.Errorf("n3 is %+v", n)
@@ -211,6 +213,10 @@ func TestFailNode(t *testing.T) {
 		}
 		if m.NodeOf(was.Owner()) == "n3" {
 			owned[next.NodeOf(is.Owner())]++
+			first := slices.IndexFunc(p.Slot(core.SlotID(i), 3), func(d core.DiskID) bool { return slices.Contains(is.Insync, d) })
+			if is.Owner() != p.Slot(core.SlotID(i), 3)[first] {
+				t.Fatalf("slot %d: owner is %d of %v, hashing prefers %v", i, is.Owner(), is.Insync, p.Slot(core.SlotID(i), 3))
+			}
 		} else if is.Owner() != was.Owner() {
 			t.Fatalf("slot %d changed its owner without need: %v -> %v", i, was.Insync, is.Insync)
 		}
@@ -271,6 +277,14 @@ func TestFailOfAllMembers(t *testing.T) {
 		}
 	}
 
+	// The same for disks, and for a disk and a node.
+	disks := apply(t, m, t0, core.Change{Kind: core.ChangeFail, Disk: 1}, core.Change{Kind: core.ChangeDiskState, Disk: 2, State: "failed"}, core.Change{Kind: core.ChangeNodeState, Node: "n3", State: "down"})
+	for i := range m.Slots {
+		if !slices.Equal(disks.Slots[i].Insync, m.Slots[i].Insync) {
+			t.Fatalf("slot %d: %+v -> %+v", i, m.Slots[i], disks.Slots[i])
+		}
+	}
+
 	// One after the other: the last one stays.
 	one := m
 	for _, c := range all {
@@ -317,7 +331,7 @@ func TestFailDisk(t *testing.T) {
 	}
 }
 
-// dropping and joining, and when they are void.
+// Dropping and joining, and when they are void.
 func TestDropAndJoined(t *testing.T) {
 	m := initial(t, spec{nodes: 5, disks: 1, slots: 8})
 	const s = core.SlotID(3)
@@ -377,6 +391,16 @@ func TestDropAndJoined(t *testing.T) {
 	undone := apply(t, j, t0, core.Change{Kind: core.ChangeDrop, Slot: s, Term: jb.Term, Boot: jb.Boot, Disk: outside[0]})
 	if !slices.Equal(undone.Slots[s].Insync, row.Insync) || undone.Slots[s].Joining != nil {
 		t.Errorf("after the drop of a joiner: %+v", undone.Slots[s])
+	}
+
+	// Nodes and disks on their way out are given nothing.
+	for _, c := range []core.Change{
+		{Kind: core.ChangeNodeState, Node: m.NodeOf(outside[0]), State: "draining"},
+		{Kind: core.ChangeDiskState, Disk: outside[0], State: "detached"},
+	} {
+		if _, err := apply1(t, apply(t, m, t0, c), core.Change{Kind: core.ChangeJoin, Slot: s, Disk: outside[0]}); !errors.Is(err, core.ErrConflict) {
+			t.Errorf("join after %s: %v, want a conflict", c.Kind, err)
+		}
 	}
 
 	// Below R several may join at once.
@@ -576,6 +600,16 @@ func TestBuckets(t *testing.T) {
 	}))
 	if b := wider.Bucket(1); b.State != core.BucketCreating || b.Policy.Scheme.M != 3 || b.Name.Name != "data" || !b.Created.Equal(t0) {
 		t.Errorf("wider policy: %+v", b)
+	}
+
+	// What is in the map is what is read back from it.
+	zero := apply(t, m, t0, core.Change{Kind: core.ChangeAddBucket, Bucket: &core.Bucket{Name: core.BucketName{Provider: core.Shoal, Name: "zero"}, Policy: core.Policy{Domain: core.DomainNode}}})
+	enc, err := zero.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if back, err := core.DecodeMap(enc); err != nil || !reflect.DeepEqual(back, zero) {
+		t.Errorf("read back: %v\ngot  %+v\nwant %+v", err, back.Buckets, zero.Buckets)
 	}
 
 	// Removal goes through deleting; the name gets a new number afterwards.

@@ -325,6 +325,12 @@ func TestReassignWaitsForNodesThatAreAway(t *testing.T) {
 				}
 			}
 		}
+		// Nor are several.
+		got := p.Reassign(1, key, pol, nil, t0.Add(time.Second), time.Minute)
+		checkSpread(t, down, key+", all missing", got, 6, 2)
+		if !slices.Equal(slices.Sorted(slices.Values(got)), slices.Sorted(slices.Values(p.Shards(1, key, pol)))) {
+			t.Fatalf("%s: all missing: to be rebuilt on %v, proposed %v", key, got, p.Shards(1, key, pol))
+		}
 	}
 	if moved == 0 {
 		t.Fatal("no object had a shard on the lost node")
@@ -438,6 +444,24 @@ func TestHolds(t *testing.T) {
 		if missing == ok {
 			t.Errorf("%d nodes x %d disks, %s by %s: held %v, but places missing %v", c.nodes, c.disks, c.scheme, c.domain, ok, missing)
 		}
+	}
+}
+
+// Nodes that are down for the moment count, those that are to leave do not,
+// nor do disks that failed.
+func TestHoldsCountsMembers(t *testing.T) {
+	m := initial(t, spec{nodes: 4, disks: 2, slots: 1})
+	m = apply(t, m, t0, core.Change{Kind: core.ChangeFail, Node: "n1"}, core.Change{Kind: core.ChangeNodeState, Node: "n2", State: "maintenance"})
+	if need, have, ok := Holds(m, core.Mirror(4), core.DomainNode); need != 4 || have != 4 || !ok {
+		t.Errorf("one down, one in maintenance: %d %d %v, want 4 4 true", need, have, ok)
+	}
+	left := apply(t, m, t0, core.Change{Kind: core.ChangeNodeState, Node: "n3", State: "draining"}, core.Change{Kind: core.ChangeNodeState, Node: "n4", State: "decommissioned"})
+	if need, have, ok := Holds(left, core.Mirror(3), core.DomainNode); need != 3 || have != 2 || ok {
+		t.Errorf("one drains, one is gone: %d %d %v, want 3 2 false", need, have, ok)
+	}
+	bad := apply(t, m, t0, core.Change{Kind: core.ChangeFail, Disk: 1}, core.Change{Kind: core.ChangeDiskState, Disk: 3, State: "detached"})
+	if need, have, ok := Holds(bad, core.Mirror(7), core.DomainDisk); need != 7 || have != 6 || ok {
+		t.Errorf("two disks less: %d %d %v, want 7 6 false", need, have, ok)
 	}
 }
 

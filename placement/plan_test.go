@@ -198,14 +198,14 @@ func TestPlanLimitsJoins(t *testing.T) {
 	now := t0.Add(time.Hour)
 	for step := 0; ; step++ {
 		plan := Plan(m, now, State{MaxJoins: 7})
-		worst := 9
+		before := 0
 		for _, c := range plan {
-			if c.Kind == core.ChangeJoin {
-				worst = min(worst, len(m.Slots[c.Slot].Insync))
+			if k := len(m.Slots[c.Slot].Insync); c.Kind == core.ChangeJoin {
+				if step == 0 && (before == 0 && k != 1 || k < before) {
+					t.Errorf("a row with %d members is joined after one with %d", k, before)
+				}
+				before = k
 			}
-		}
-		if step == 0 && worst != 1 {
-			t.Errorf("first joined are rows with %d members, want 1", worst)
 		}
 		m = apply(t, m, now, plan...)
 		joins := map[core.DiskID]int{}
@@ -233,6 +233,7 @@ func TestPlanLimitsJoins(t *testing.T) {
 // With one member left a row does not wait for the grace if a node can help.
 func TestPlanDoesNotWaitWithOneCopyLeft(t *testing.T) {
 	m := initial(t, spec{nodes: 5, disks: 2, slots: 256})
+	m = apply(t, m, t0, core.Change{Kind: core.ChangeAddBucket, Bucket: bucket("none", "none", core.DomainNode)})
 	s := State{Silent: []core.NodeID{"n1", "n2"}}
 	m = apply(t, m, t0, Plan(m, t0, s)...)
 	short := map[core.SlotID]bool{}
@@ -244,9 +245,20 @@ func TestPlanDoesNotWaitWithOneCopyLeft(t *testing.T) {
 	if len(short) == 0 {
 		t.Fatal("no row lost two members")
 	}
+	// After the grace they get both disks that they lack at once.
+	joins := map[core.SlotID]int{}
+	for _, c := range Plan(m, t0.Add(time.Hour), State{MaxJoins: 1000}) {
+		joins[c.Slot]++
+	}
+	for i := range m.Slots {
+		if got, want := joins[core.SlotID(i)], 3-len(m.Slots[i].Insync); got != want {
+			t.Fatalf("slot %d: %d disks join %v, want %d", i, got, m.Slots[i].Insync, want)
+		}
+	}
+	joined := m.Epoch
 	m, _ = settle(t, m, t0.Add(time.Second), s)
 	for i, row := range m.Slots {
-		if short[core.SlotID(i)] != (len(row.Insync) == 2 && row.Term > 3) || len(row.Insync) < 2 {
+		if short[core.SlotID(i)] != (len(row.Insync) == 2 && row.Term > joined) || len(row.Insync) < 2 {
 			t.Fatalf("slot %d: %+v; was short: %v", i, row, short[core.SlotID(i)])
 		}
 	}
@@ -320,9 +332,95 @@ func TestPlanFailsOnlyWhatItMust(t *testing.T) {
 	if got := fails(joining, "n7"); len(got) != 0 {
 		t.Errorf("a joining node is silent: %v", got)
 	}
-	// A silent draining node is named when others fail with it.
-	if got := fails(drain, "n1", "n2"); !slices.Equal(got, []string{"n1/0", "n2/0"}) {
+	// A silent draining node is named when others fail with it, so that no
+	// row is left to it alone.
+	two := initial(t, spec{nodes: 2, disks: 1, slots: 8})
+	two = apply(t, two, t0, core.Change{Kind: core.ChangeNodeState, Node: "n2", State: "draining"})
+	if got := fails(two, "n1", "n2"); !slices.Equal(got, []string{"n1/0", "n2/0"}) {
 		t.Errorf("n1 and the draining n2: %v", got)
+	}
+	gone := apply(t, two, t0, Plan(two, t0, State{Silent: []core.NodeID{"n1", "n2"}})...)
+	if !slices.Equal(gone.Slots[0].Insync, two.Slots[0].Insync) {
+		t.Errorf("all gone: %v -> %v", two.Slots[0].Insync, gone.Slots[0].Insync)
+	}
+	if got := fails(gone, "n1", "n2"); len(got) != 0 {
+		t.Errorf("all gone, and failed again: %v", got)
+	}
+}
+
+// withRows is a map with some rows of its table replaced.
+func withRows(t *testing.T, m *core.Map, f func(rows core.SlotTable)) *core.Map {
+	t.Helper()
+	m = m.Clone()
+	f(m.Slots)
+	if err := m.Seal(); err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+// A joining disk that is not wanted any more is let go, unless the row is
+// short of disks.
+func TestPlanCancelsJoins(t *testing.T) {
+	m := initial(t, spec{nodes: 6, disks: 1, slots: 16})
+	in := m.Slots[3].Insync
+	var others []core.DiskID
+	for d := core.DiskID(1); d <= 6; d++ {
+		if !slices.Contains(in, d) {
+			others = append(others, d)
+		}
+	}
+	plan := func(m *core.Map) []core.Change {
+		plan := Plan(m, t0.Add(time.Second), State{})
+		apply(t, m, t0, plan...)
+		return slices.DeleteFunc(plan, func(c core.Change) bool { return c.Slot != 3 || c.Kind == core.ChangeFail })
+	}
+	is := func(c []core.Change, kind core.ChangeKind, d core.DiskID) bool {
+		return len(c) == 1 && c[0].Kind == kind && c[0].Disk == d
+	}
+
+	full := withRows(t, m, func(r core.SlotTable) { r[3].Joining = others[:1] })
+	if got := plan(full); !is(got, core.ChangeDrop, others[0]) {
+		t.Errorf("full row with a joiner that is not wanted: %+v", got)
+	}
+	short := withRows(t, m, func(r core.SlotTable) { r[3].Insync, r[3].Joining = in[:2], others[:1] })
+	if got := plan(short); !is(got, core.ChangeJoin, in[2]) {
+		t.Errorf("short row with a joiner that is not wanted: %+v", got)
+	}
+	drains := apply(t, short, t0, core.Change{Kind: core.ChangeNodeState, Node: m.NodeOf(others[0]), State: "draining"})
+	if got := plan(drains); !is(got, core.ChangeDrop, others[0]) {
+		t.Errorf("short row with a joiner that drains: %+v", got)
+	}
+
+	// While a member of the target is away, a joiner may stand in for it, and
+	// where there are R disks in sync one joins at a time.
+	away := apply(t, m, t0, core.Change{Kind: core.ChangeFail, Node: m.NodeOf(in[2])})
+	away = withRows(t, away, func(r core.SlotTable) {
+		r[3].Insync = []core.DiskID{in[0], others[0], others[1]}
+		r[3].Joining = []core.DiskID{others[2]}
+	})
+	if got := plan(away); len(got) != 0 {
+		t.Errorf("row with a stand-in that joins: %+v", got)
+	}
+}
+
+// A surplus disk on the node of another member goes first.
+func TestPlanDropsTheLeastUseful(t *testing.T) {
+	m := initial(t, spec{nodes: 4, disks: 2, slots: 16})
+	in := m.Slots[3].Insync
+	twin := func(d core.DiskID) core.DiskID { return (d - 1) ^ 1 + 1 } // the other disk of the node
+	var apart core.DiskID
+	for d := core.DiskID(1); d <= 8; d++ {
+		if !slices.Contains(in, d) && !slices.Contains(in, twin(d)) {
+			apart = d
+		}
+	}
+	for _, surplus := range [][]core.DiskID{{apart, twin(in[1])}, {twin(in[1]), apart}} {
+		c := withRows(t, m, func(r core.SlotTable) { r[3].Insync = append(slices.Clone(in), surplus...) })
+		plan := Plan(c, t0, State{})
+		if len(plan) != 1 || plan[0].Kind != core.ChangeDrop || plan[0].Disk != twin(in[1]) {
+			t.Errorf("in sync %v: got %+v, want %d dropped", c.Slots[3].Insync, plan, twin(in[1]))
+		}
 	}
 }
 
@@ -356,6 +454,11 @@ func TestPlanOwners(t *testing.T) {
 	plan := Plan(skew, t0, State{MaxOwners: 10})
 	if len(plan) != 10 || plan[0].Kind != core.ChangeOwner {
 		t.Fatalf("%d changes, first %+v; want 10 of owners", len(plan), plan[0])
+	}
+	for _, c := range Plan(skew, t0, State{Silent: []core.NodeID{"n5"}}) {
+		if c.Kind == core.ChangeOwner {
+			t.Fatalf("%+v while a node fails", c)
+		}
 	}
 	next, steps := settle(t, skew, t0, State{})
 	ownersBalanced(t, "skewed", next)

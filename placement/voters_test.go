@@ -69,6 +69,7 @@ func TestPlanVoters(t *testing.T) {
 		{"silent, but not yet down", 6, 5, 0, nil, []core.NodeID{"n2"}, time.Hour, "none"},
 		{"draining voter", 4, 3, 0, []core.Change{state("n1", core.NodeDraining)}, nil, 0, "[n4 n2 n3]"},
 		{"decommissioned, and gone", 6, 5, 0, []core.Change{state("n5", core.NodeDecommissioned)}, []core.NodeID{"n5"}, 0, "[n1 n2 n3 n4 n6]"},
+		{"the one that is gone before the one that leaves", 7, 5, 0, []core.Change{state("n1", core.NodeDraining), state("n3", core.NodeDecommissioned)}, []core.NodeID{"n3"}, 0, "[n1 n2 n6 n4 n5]"},
 		{"voter in maintenance stays", 6, 5, 0, []core.Change{state("n2", core.NodeMaintenance)}, nil, time.Hour, "none"},
 		{"a node in maintenance is not chosen", 4, 3, 0, []core.Change{state("n4", core.NodeMaintenance), state("n1", core.NodeDraining)}, nil, 0, "none"},
 		{"cluster becomes too small", 5, 5, 0, []core.Change{state("n2", core.NodeDraining)}, nil, 0, "[n1 n3 n4]"},
