@@ -227,7 +227,7 @@ func readError(r *request, resp *http.Response) error {
 	case json.Unmarshal(body, &own) == nil && own.Error != nil:
 		e = newStatusError(resp.StatusCode, own.Error)
 	case !strings.HasPrefix(r.path, api.Prefix):
-		e = s3Error(resp.StatusCode, body, r)
+		e = s3Error(resp.StatusCode, body)
 	default:
 		e = newStatusError(resp.StatusCode, &api.Error{
 			Code: codeOf(resp.StatusCode), Message: fmt.Sprintf("%s: the server answered %s", r, resp.Status),

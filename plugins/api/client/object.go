@@ -130,7 +130,7 @@ func (c *Client) xml(ctx context.Context, r *request, out any) error {
 			if late.XMLName.Local != "Error" {
 				return xml.Unmarshal(body, out)
 			}
-			e := s3Error(http.StatusOK, body, r)
+			e := s3Error(http.StatusOK, body)
 			if e.err.Code != "unavailable" && e.err.Code != "internal" {
 				return e
 			}

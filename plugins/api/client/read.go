@@ -37,7 +37,7 @@ type Reader struct {
 	// Length is the number of bytes that will come, -1 if not known.
 	Length int64
 
-	ctx   context.Context //nolint:containedctx // it bounds the stream, as the caller of Get was told
+	ctx   context.Context // it bounds the stream, as the caller of Get was told
 	c     *Client
 	alias string
 	o     GetOptions

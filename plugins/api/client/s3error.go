@@ -9,7 +9,7 @@ import (
 )
 
 // s3Error makes an error of an S3 answer.
-func s3Error(status int, body []byte, r *request) *statusError {
+func s3Error(status int, body []byte) *statusError {
 	var x struct {
 		XMLName xml.Name `xml:"Error"`
 		Code    string
@@ -17,7 +17,7 @@ func s3Error(status int, body []byte, r *request) *statusError {
 	}
 	if xml.Unmarshal(body, &x) != nil || x.Code == "" {
 		return newStatusError(status, &api.Error{
-			Code: codeOf(status), Message: fmt.Sprintf("%s: %s", r, statusText(status)),
+			Code: codeOf(status), Message: statusText(status),
 		})
 	}
 	code, ok := map[string]api.Code{
@@ -38,7 +38,7 @@ func s3Error(status int, body []byte, r *request) *statusError {
 	if !ok {
 		code = codeOf(status)
 	}
-	e := newStatusError(status, &api.Error{Code: code, Message: fmt.Sprintf("%s: %s (%s)", r, x.Message, x.Code)})
+	e := newStatusError(status, &api.Error{Code: code, Message: fmt.Sprintf("%s (%s)", x.Message, x.Code)})
 	if x.Code == "BadDigest" {
 		// The checksum is that of what was sent: the bytes changed on the way.
 		e.retry, e.fault = true, true

@@ -1,0 +1,82 @@
+package main
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/shoalstore/shoal/core"
+	"github.com/shoalstore/shoal/plugins/api"
+	"github.com/shoalstore/shoal/plugins/api/client"
+)
+
+func newDiskCommand(o *options) *cobra.Command {
+	return group("disk", "Show, detach, attach, format and rebuild disks",
+		newDiskLsCommand(o),
+		newDiskActionCommand(o, "detach", "Stop using a disk; its data is rebuilt elsewhere", api.DetachDisk),
+		newDiskActionCommand(o, "attach", "Use a detached disk again", api.AttachDisk),
+		newDiskActionCommand(o, "format", "Make a directory of the node's configuration a new, empty disk", api.FormatDisk),
+		newDiskActionCommand(o, "rebuild", "Rebuild a disk's lost index from its data", api.RebuildDisk),
+		newRandomDiskCommand(o))
+}
+
+func newDiskLsCommand(o *options) *cobra.Command {
+	return &cobra.Command{
+		Use: "ls [NODE]", Short: "List the disks, of all nodes or one", Args: between(0, 1), ValidArgsFunction: o.completeNodes,
+		RunE: o.withClient(o.listDisks),
+	}
+}
+
+func newDiskActionCommand(o *options, name, short string, action api.DiskAction) *cobra.Command {
+	cmd := &cobra.Command{
+		Use: name + " NODE/DISK", Short: short, Args: exactly(1), ValidArgsFunction: o.completeDisks,
+		RunE: o.withClient(func(ctx context.Context, c *client.Client, args []string) error {
+			node, disk, err := diskArg(args[0])
+			if err != nil {
+				return err
+			}
+			if action == api.FormatDisk {
+				if err := o.confirm(fmt.Sprintf("Format disk %s/%s? Whatever it holds is lost.", node, disk)); err != nil {
+					return err
+				}
+			}
+			d, err := c.DiskAction(ctx, node, disk, action)
+			if err != nil {
+				return err
+			}
+			if o.json {
+				return o.printJSON(d)
+			}
+			fmt.Fprintf(o.out, "%s %s\n", d.ID, d.State)
+			return nil
+		}),
+	}
+	if action == api.FormatDisk {
+		o.addYes(cmd)
+	}
+	return cmd
+}
+
+func newRandomDiskCommand(o *options) *cobra.Command {
+	return &cobra.Command{
+		Use: "random NODE", Short: "Print NODE/DISK of a disk in use, chosen at random", Args: exactly(1), ValidArgsFunction: o.completeNodes,
+		RunE: o.withClient(func(ctx context.Context, c *client.Client, args []string) error {
+			node, err := nodeArg(args[0])
+			if err != nil {
+				return err
+			}
+			disks, err := c.Disks(ctx, node)
+			if err != nil {
+				return err
+			}
+			var names []string
+			for _, d := range disks {
+				if d.State == core.DiskOK {
+					names = append(names, d.ID)
+				}
+			}
+			return o.printRandom("disk", names)
+		}),
+	}
+}

@@ -1,0 +1,333 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/shoalstore/shoal/core"
+	"github.com/shoalstore/shoal/plugins/api"
+	"github.com/shoalstore/shoal/plugins/api/client"
+)
+
+func newEtlCommand(o *options) *cobra.Command {
+	return group("etl", "Register transforms, and transform objects and buckets",
+		newEtlInitCommand(o), newEtlTestCommand(), newEtlObjectCommand(o), newEtlBucketCommand(o), newEtlInspectCommand(o), newEtlLsCommand(o),
+		newEtlShowCommand(o), newEtlErrorsCommand(o), newEtlLogsCommand(o),
+		newEtlActionCommand(o, "start", "Let a transform run again"), newEtlActionCommand(o, "stop", "Let a transform run no more"),
+		newEtlRmCommand(o))
+}
+
+func newEtlInitCommand(o *options) *cobra.Command {
+	cmd := group("init", "Register a transform; it is validated at once")
+	for _, kind := range []string{"wasm", "spec", "python"} {
+		cmd.AddCommand(newEtlInitKindCommand(o, kind))
+	}
+	return cmd
+}
+
+func newEtlInitKindCommand(o *options, kind string) *cobra.Command {
+	t := api.Transform{Type: kind}
+	var file string
+	var memory sizeFlag
+	var timeout durationFlag
+	var env, ext []string
+	cmd := &cobra.Command{
+		Use: kind + " --name N --from-file F", Args: exactly(0),
+		Short: map[string]string{
+			"wasm": "A WebAssembly module", "spec": "A container on Kubernetes, by its Pod specification", "python": "A Python program",
+		}[kind],
+		RunE: o.withClient(func(ctx context.Context, c *client.Client, _ []string) (err error) {
+			if t.Code, err = os.ReadFile(file); err != nil {
+				return err
+			}
+			if t.Ext, err = parseExt(ext); err != nil {
+				return err
+			}
+			for _, e := range env {
+				name, value, ok := strings.Cut(e, "=")
+				if !ok {
+					return usagef("--env %q: want NAME=VALUE", e)
+				}
+				if t.Env == nil {
+					t.Env = make(map[string]string)
+				}
+				t.Env[name] = value
+			}
+			t.Memory = int64(memory)
+			if timeout > 0 {
+				t.Timeout = time.Duration(timeout).String()
+			}
+			made, err := c.PutTransform(ctx, t)
+			if err != nil {
+				return err
+			}
+			if o.json {
+				return o.printJSON(made)
+			}
+			fmt.Fprintf(o.out, "%s@%s\n", made.Name, made.Digest)
+			return nil
+		}),
+	}
+	f := cmd.Flags()
+	f.StringVar(&t.Name, "name", "", "the transform's name")
+	f.StringVar(&file, "from-file", "", "the file to register")
+	f.Var(&memory, "memory", "memory of one run (64MiB)")
+	f.Var(&timeout, "timeout-per-object", "time of one run")
+	f.StringArrayVar(&t.Args, "arg", nil, "an argument, K=V; may be repeated")
+	f.StringArrayVar(&env, "env", nil, "an environment variable, K=V; may be repeated")
+	f.StringSliceVar(&ext, "ext", nil, "replace extensions, as jpg:webp")
+	f.StringVar(&t.ContentType, "content-type", "", "content type of the results")
+	f.StringVar(&t.Scope, "scope", "", "object, member or line")
+	f.StringVar(&t.Isolation, "isolation", "", "pooled or fresh")
+	_ = cmd.MarkFlagRequired("name")      // cannot fail: the flags exist
+	_ = cmd.MarkFlagRequired("from-file") // the same
+	return cmd
+}
+
+func newEtlTestCommand() *cobra.Command {
+	var in string
+	cmd := &cobra.Command{
+		Use: "test FILE --in SAMPLE", Short: "Run a transform here, without a cluster", Args: exactly(1),
+		RunE: func(*cobra.Command, []string) error { return api.NotBuilt("shoal etl test") },
+	}
+	cmd.Flags().StringVar(&in, "in", "", "the input")
+	return cmd
+}
+
+func newEtlObjectCommand(o *options) *cobra.Command {
+	return &cobra.Command{
+		Use: "object NAME SRC DST", Short: "Transform one object, to a file, to standard output (-) or to another object",
+		Args: exactly(3),
+		RunE: o.withClient(func(ctx context.Context, c *client.Client, args []string) error {
+			u, err := objectURI(args[1])
+			if err != nil {
+				return err
+			}
+			return at(u, o.etlObject(ctx, c, args[0], u, args[2]))
+		}),
+	}
+}
+
+func (o *options) etlObject(ctx context.Context, c *client.Client, name string, u core.URI, dst string) error {
+	if _, err := c.Transforms(ctx); err != nil {
+		return err // a cluster without transforms would send the object as it is
+	}
+	b, err := c.UseBucket(ctx, u.Bucket)
+	if err != nil {
+		return err
+	}
+	r, err := c.Get(ctx, b.Alias, u.Key, client.GetOptions{Query: map[string][]string{"transform": {name}}})
+	if err != nil {
+		return err
+	}
+	err = o.writeTo(ctx, c, r, dst)
+	return errors.Join(err, r.Close())
+}
+
+// writeTo writes a stream to a file, standard output or an object.
+func (o *options) writeTo(ctx context.Context, c *client.Client, r io.Reader, dst string) error {
+	if dst == "-" {
+		_, err := io.Copy(o.out, r)
+		return err
+	}
+	if !strings.Contains(dst, "://") {
+		f, err := os.Create(dst)
+		if err != nil {
+			return err
+		}
+		_, err = io.Copy(f, r)
+		return errors.Join(err, f.Close())
+	}
+	to, err := objectURI(dst)
+	if err != nil {
+		return err
+	}
+	b, err := c.UseBucket(ctx, to.Bucket)
+	if err != nil {
+		return err
+	}
+	_, err = c.Upload(ctx, b.Alias, to.Key, r, -1, client.TransferOptions{})
+	return err
+}
+
+func newEtlBucketCommand(o *options) *cobra.Command {
+	j := &jobFlags{options: o}
+	cmd := &cobra.Command{
+		Use: "bucket NAME SRC DST", Short: "Transform a bucket's objects into another bucket, by a job",
+		Example: `  shoal etl bucket "gunzip >> upper >> gzip" s3://src gs://dst --ext txt:gz --progress --all`,
+		Args:    exactly(3),
+	}
+	cmd.RunE = o.withClient(func(ctx context.Context, c *client.Client, args []string) error {
+		from, to, err := twoURIs(args[1:])
+		if err != nil {
+			return err
+		}
+		if from.Key != "" {
+			return usagef("%s: want a bucket; `shoal etl object` transforms one object, --prefix selects", from)
+		}
+		j.jobSpec.Args = map[string]string{"transform": args[0]}
+		return j.runPair(ctx, c, cmd, "etl", from, to)
+	})
+	j.add(cmd)
+	return cmd
+}
+
+func newEtlInspectCommand(o *options) *cobra.Command {
+	j := &jobFlags{options: o}
+	cmd := &cobra.Command{Use: "inspect NAME SRC", Short: "Run a transform over a bucket's objects and write nothing", Args: exactly(2)}
+	cmd.RunE = o.withClient(func(ctx context.Context, c *client.Client, args []string) error {
+		b, err := bucketURI(args[1])
+		if err != nil {
+			return err
+		}
+		spec, err := j.spec(cmd)
+		if err != nil {
+			return err
+		}
+		spec.Kind, spec.From, spec.DryRun = "etl", b.String(), true
+		spec.Args = map[string]string{"transform": args[0]}
+		return j.runJob(ctx, c, spec)
+	})
+	j.add(cmd)
+	return cmd
+}
+
+func newEtlLsCommand(o *options) *cobra.Command {
+	return &cobra.Command{
+		Use: "ls", Short: "List the transforms", Args: exactly(0),
+		RunE: o.withClient(func(ctx context.Context, c *client.Client, _ []string) error {
+			list, err := c.Transforms(ctx)
+			if err != nil {
+				return err
+			}
+			t := newTable("NAME", "TYPE", "STATE", ">CALLS", ">ERRORS", "DIGEST")
+			for _, x := range list {
+				if o.json {
+					if err := o.printJSON(x); err != nil {
+						return err
+					}
+					continue
+				}
+				t.add(x.Name, x.Type, x.State, strconv.FormatInt(x.Calls, 10), strconv.FormatInt(x.Errors, 10), x.Digest)
+			}
+			if o.json {
+				return nil
+			}
+			return o.printTable(t)
+		}),
+	}
+}
+
+func newEtlShowCommand(o *options) *cobra.Command {
+	return &cobra.Command{
+		Use: "show NAME", Short: "Show a transform", Args: exactly(1),
+		RunE: o.withClient(func(ctx context.Context, c *client.Client, args []string) error {
+			t, err := c.Transform(ctx, args[0])
+			if err != nil {
+				return err
+			}
+			return o.showTransform(t)
+		}),
+	}
+}
+
+func (o *options) showTransform(t api.Transform) error {
+	if o.json {
+		return o.printJSON(t)
+	}
+	memory := ""
+	if t.Memory > 0 {
+		memory = formatBytes(t.Memory)
+	}
+	o.details("Name", t.Name, "Type", t.Type, "Digest", t.Digest, "State", t.State, "Memory", memory, "Timeout", t.Timeout,
+		"Scope", t.Scope, "Isolation", t.Isolation, "Arguments", strings.Join(t.Args, " "), "Content type", t.ContentType,
+		"Calls", strconv.FormatInt(t.Calls, 10), "Errors", strconv.FormatInt(t.Errors, 10), "Created", formatTimePtr(t.Created))
+	return nil
+}
+
+func newEtlActionCommand(o *options, action, short string) *cobra.Command {
+	return &cobra.Command{
+		Use: action + " NAME", Short: short, Args: exactly(1),
+		RunE: o.withClient(func(ctx context.Context, c *client.Client, args []string) error {
+			t, err := c.TransformAction(ctx, args[0], action)
+			if err != nil {
+				return err
+			}
+			return o.showTransform(t)
+		}),
+	}
+}
+
+func newEtlErrorsCommand(o *options) *cobra.Command {
+	return &cobra.Command{
+		Use: "errors NAME [JOB]", Short: "List the objects that a transform refused, with reasons", Args: between(1, 2),
+		RunE: o.withClient(func(ctx context.Context, c *client.Client, args []string) error {
+			job := ""
+			if len(args) == 2 {
+				job = args[1]
+			}
+			list, err := c.TransformErrors(ctx, args[0], job)
+			if err != nil {
+				return err
+			}
+			t := newTable("NAME", "CODE", "MESSAGE")
+			for _, e := range list {
+				if o.json {
+					if err := o.printJSON(e); err != nil {
+						return err
+					}
+					continue
+				}
+				t.add(printable(e.Key), e.Code, e.Message)
+			}
+			if o.json {
+				return nil
+			}
+			return o.printTable(t)
+		}),
+	}
+}
+
+func newEtlLogsCommand(o *options) *cobra.Command {
+	return &cobra.Command{
+		Use: "logs NAME", Short: "Print the last lines that a transform wrote", Args: exactly(1),
+		RunE: o.withClient(func(ctx context.Context, c *client.Client, args []string) error {
+			lines, err := c.TransformLogs(ctx, args[0])
+			if err != nil {
+				return err
+			}
+			for _, l := range lines {
+				if o.json {
+					if err := o.printJSON(l); err != nil {
+						return err
+					}
+					continue
+				}
+				fmt.Fprintf(o.out, "%s %s %s: %s\n", formatTime(l.Time), l.Node, printable(l.Object), l.Text)
+			}
+			return nil
+		}),
+	}
+}
+
+func newEtlRmCommand(o *options) *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "rm NAME", Short: "Remove a transform", Args: exactly(1),
+		RunE: o.withClient(func(ctx context.Context, c *client.Client, args []string) error {
+			if err := o.confirm(fmt.Sprintf("Remove transform %s?", args[0])); err != nil {
+				return err
+			}
+			return c.DeleteTransform(ctx, args[0])
+		}),
+	}
+	o.addYes(cmd)
+	return cmd
+}

@@ -1,0 +1,126 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+
+	"github.com/shoalstore/shoal/core"
+	"github.com/shoalstore/shoal/plugins/api"
+)
+
+// The exit codes.
+const (
+	exitOther       = 1
+	exitUsage       = 2
+	exitNotFound    = 3
+	exitRefused     = 4
+	exitUnavailable = 5
+	exitJobFailed   = 6
+	exitJobStopped  = 7
+	exitDetached    = 130
+)
+
+// codedError is an error that decides the exit code.
+type codedError struct {
+	code int
+	err  error
+}
+
+func (e *codedError) Error() string { return e.err.Error() }
+func (e *codedError) Unwrap() error { return e.err }
+
+func withCode(code int, err error) error { return &codedError{code, err} }
+
+// errSilent ends a command whose output has said everything.
+var errSilent = errors.New("said already")
+
+// usagef is an error of the command line itself.
+func usagef(format string, args ...any) error {
+	return withCode(exitUsage, fmt.Errorf(format, args...))
+}
+
+// exitCode is the process's exit code for a command's error.
+func exitCode(err error) int {
+	if err == nil {
+		return 0
+	}
+	if c, ok := errors.AsType[*codedError](err); ok {
+		return c.code
+	}
+	if errors.Is(err, errInterrupted) {
+		return exitDetached
+	}
+	if e, ok := errors.AsType[*api.Error](err); ok {
+		switch e.Code {
+		case api.CodeRefused, api.CodeNotBuilt:
+			return exitRefused
+		case api.CodeTimedOut:
+			return exitUnavailable
+		}
+	}
+	for _, k := range []struct {
+		code int
+		errs []error
+	}{
+		{exitNotFound, []error{core.ErrNotFound, core.ErrNoSuchBucket, core.ErrNoSuchUpload, fs.ErrNotExist}},
+		{exitRefused, []error{
+			core.ErrExists, core.ErrNotEmpty, core.ErrConflict, core.ErrPrecondition, core.ErrPermission, core.ErrTooLarge, core.ErrLocked,
+		}},
+		{exitUnavailable, []error{core.ErrUnavailable, core.ErrUnknownOutcome, context.DeadlineExceeded}},
+		{exitUsage, []error{core.ErrInvalid}},
+	} {
+		for _, target := range k.errs {
+			if errors.Is(err, target) {
+				return k.code
+			}
+		}
+	}
+	return exitOther
+}
+
+// report tells stderr of a command's error.
+func (o *options) report(err error) {
+	if errors.Is(err, errSilent) {
+		return
+	}
+	hint := ""
+	if e, ok := errors.AsType[*api.Error](err); ok {
+		hint = e.Hint
+	}
+	if hint == "" && strings.Contains(err.Error(), "connection refused") {
+		hint = "is the cluster running? --endpoint or SHOAL_ENDPOINT say where it is; now: " + strings.Join(o.endpoints(), ",")
+	}
+	if !o.json {
+		fmt.Fprintf(o.err, "shoal: %v\n", err)
+		if hint != "" {
+			fmt.Fprintf(o.err, "hint: %s\n", hint)
+		}
+		return
+	}
+	e := api.FromError(err)
+	body, jsonErr := json.Marshal(api.ErrorBody{Error: &api.Error{Code: errorCode(err, e), Message: err.Error(), Hint: hint}})
+	if jsonErr != nil {
+		fmt.Fprintf(o.err, "shoal: %v\n", err)
+		return
+	}
+	fmt.Fprintf(o.err, "%s\n", body)
+}
+
+// errorCode is the code of an error under --json.
+func errorCode(err error, e *api.Error) api.Code {
+	switch {
+	case e.Code != api.CodeInternal:
+		return e.Code
+	case exitCode(err) == exitUsage:
+		return api.CodeInvalid
+	case exitCode(err) == exitNotFound:
+		return api.CodeNotFound
+	case exitCode(err) == exitRefused:
+		return api.CodeRefused
+	}
+	return e.Code
+}

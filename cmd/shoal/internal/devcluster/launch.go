@@ -1,0 +1,192 @@
+package devcluster
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/shoalstore/shoal/config"
+	"github.com/shoalstore/shoal/core"
+	"github.com/shoalstore/shoal/plugins/api"
+)
+
+// launch starts a node's process, in a session of its own so that no terminal
+// ends it, with its output in its log.
+func (c *Cluster) launch(name string) error {
+	return c.update(func(s *State) error {
+		n, err := c.node(s, name)
+		if err != nil {
+			return err
+		}
+		n.Process.reap()
+		if alive, paused := n.Process.alive(); alive {
+			hint := ""
+			if paused {
+				hint = fmt.Sprintf("it is paused: shoal dev resume %s%s", name, c.nameFlag())
+			}
+			return api.Refused(fmt.Sprintf("%s runs already, as process %d", name, n.Process.PID), hint)
+		}
+		log, err := os.OpenFile(n.Log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = log.Close() }()
+		cmd := exec.Command(c.o.Executable, "server", "--config", n.Config)
+		cmd.Dir, cmd.Env = n.Dir, nodeEnv(c.o.Env)
+		cmd.Stdout, cmd.Stderr = log, log
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+		if err := cmd.Start(); err != nil {
+			return fmt.Errorf("start %s: %w", name, err)
+		}
+		n.Process, err = identify(cmd.Process.Pid)
+		if err != nil {
+			// It is this process's child and not reaped, so the id is still its.
+			return errors.Join(fmt.Errorf("start %s: %w", name, err), cmd.Process.Kill(), ignoreExit(cmd.Wait()))
+		}
+		n.Ready, n.Ended = false, ""
+		return cmd.Process.Release()
+	})
+}
+
+// ignoreExit drops the error that tells of the kill.
+func ignoreExit(err error) error {
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		return nil
+	}
+	return err
+}
+
+// nodeEnv is the environment of a node's process: what its configuration is to
+// be overridden by must be the same for all nodes, and what `shoal dev env` sets
+// for clients must not be taken for the keys of a cloud.
+func nodeEnv(env []string) []string {
+	dev := false
+	for _, e := range env {
+		dev = dev || e == "AWS_ACCESS_KEY_ID="+config.DevAccessKey
+	}
+	var out []string
+	for _, e := range env {
+		name, _, _ := strings.Cut(e, "=")
+		switch {
+		case strings.HasPrefix(name, "SHOAL_LOG_"), strings.HasPrefix(name, "SHOAL_LIMITS_"), strings.HasPrefix(name, "SHOAL_DEFAULTS_"):
+		case strings.HasPrefix(name, "SHOAL_"), strings.HasPrefix(name, "NATS_"):
+			continue
+		case dev && (name == "AWS_ACCESS_KEY_ID" || name == "AWS_SECRET_ACCESS_KEY" || name == "AWS_ENDPOINT_URL" || name == "AWS_REGION"):
+			continue
+		}
+		out = append(out, e)
+	}
+	return out
+}
+
+// run runs a command of the executable to its end.
+func (c *Cluster) run(ctx context.Context, args ...string) error {
+	cmd := exec.CommandContext(ctx, c.o.Executable, args...)
+	cmd.Env = nodeEnv(c.o.Env)
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := cmd.Run(); err != nil {
+		if ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
+		return fmt.Errorf("shoal %s: %w\n%s", strings.Join(args[:min(len(args), 2)], " "), err, strings.TrimSpace(out.String()))
+	}
+	return nil
+}
+
+// awaitReady returns when all the nodes serve. It fails as soon as one has
+// ended.
+func (c *Cluster) awaitReady(ctx context.Context, names ...string) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, readyTime, fmt.Errorf("not ready after %s: %w", readyTime, core.ErrUnavailable))
+	defer cancel()
+	s, err := c.State()
+	if err != nil {
+		return err
+	}
+	g, gctx := errgroup.WithContext(ctx)
+	for _, name := range names {
+		n, err := c.node(s, name)
+		if err != nil {
+			return err
+		}
+		g.Go(func() error {
+			err := await(gctx, func() (bool, error) {
+				n.Process.reap()
+				if alive, _ := n.Process.alive(); !alive {
+					return false, errors.New("the process has ended")
+				}
+				return c.ready(gctx, *n), nil
+			})
+			if err != nil {
+				return fmt.Errorf("%s: %w; the end of %s:\n%s", n.Name, err, n.Log, tail(n.Log))
+			}
+			return nil
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	return c.update(func(s *State) error {
+		for _, name := range names {
+			n, err := c.node(s, name)
+			if err != nil {
+				return err
+			}
+			n.Ready = true
+		}
+		return nil
+	})
+}
+
+// ready asks a node whether it serves.
+func (c *Cluster) ready(ctx context.Context, n Node) bool {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, n.URL()+api.ReadyPath, http.NoBody)
+	if err != nil {
+		return false
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return false
+	}
+	_ = resp.Body.Close()
+	return resp.StatusCode == http.StatusOK
+}
+
+// await asks until there is an answer. What it waits for are other processes,
+// which send no event.
+func await(ctx context.Context, done func() (bool, error)) error {
+	t := time.NewTicker(25 * time.Millisecond)
+	defer t.Stop()
+	for {
+		ok, err := done()
+		if ok || err != nil {
+			return err
+		}
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// tail is the end of a log.
+func tail(file string) string {
+	const lines = 20
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return err.Error()
+	}
+	all := strings.Split(strings.TrimRight(string(b), "\n"), "\n")
+	return strings.Join(all[max(len(all)-lines, 0):], "\n")
+}

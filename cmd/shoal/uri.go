@@ -1,0 +1,76 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/shoalstore/shoal/core"
+)
+
+// bucketURI reads an argument that names a bucket and no key.
+func bucketURI(arg string) (core.BucketName, error) {
+	u, err := core.ParseURI(strings.TrimSuffix(arg, "/"))
+	if err != nil {
+		return core.BucketName{}, err
+	}
+	if u.Key != "" {
+		return core.BucketName{}, usagef("%q: want a bucket, as %s", arg, u.Bucket)
+	}
+	return u.Bucket, nil
+}
+
+// objectURI reads an argument that names an object.
+func objectURI(arg string) (core.URI, error) {
+	u, err := core.ParseURI(arg)
+	if err != nil {
+		return u, err
+	}
+	if u.Key == "" {
+		return u, usagef("%q: want an object, as %s/KEY", arg, u.Bucket)
+	}
+	return u, nil
+}
+
+// providerOf reads "s3", "s3:" and "s3://": all buckets of a provider. "s3" and
+// "gs" are too short to be buckets of Shoal's own.
+func providerOf(arg string) (core.Provider, bool) {
+	switch p := strings.TrimSuffix(strings.TrimSuffix(arg, "//"), ":"); core.Provider(p) {
+	case core.Shoal, core.S3, core.GCS:
+		return core.Provider(p), true
+	}
+	return "", false
+}
+
+// isLocal says whether an argument that might be either is a path of the
+// client's side: what is written as a path, or "-".
+func isLocal(arg string) bool {
+	return arg == "-" || arg == "." || arg == ".." ||
+		strings.HasPrefix(arg, "/") || strings.HasPrefix(arg, "./") || strings.HasPrefix(arg, "../") || strings.HasPrefix(arg, "~/")
+}
+
+// nodeArg reads NODE.
+func nodeArg(arg string) (core.NodeID, error) {
+	n := core.NodeID(arg)
+	if err := n.Validate(); err != nil {
+		return n, err
+	}
+	return n, nil
+}
+
+// diskArg reads NODE/DISK.
+func diskArg(arg string) (core.NodeID, string, error) {
+	node, disk, ok := strings.Cut(arg, "/")
+	if !ok || disk == "" {
+		return "", "", usagef("%q: want NODE/DISK, as n1/d1", arg)
+	}
+	n, err := nodeArg(node)
+	return n, disk, err
+}
+
+// at puts the name of what an error is about before it.
+func at(u core.URI, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%s: %w", u, err)
+}
