@@ -39,6 +39,7 @@ func (n *Node) beginJoin(r *replica, p *peer) {
 	p.cursor = p.mark.Seq
 	if p.mark.Seq < r.state.Floor || p.mark.Seq > r.state.Committed.Seq {
 		p.cursor = 0
+		n.stats.JoinsFromFloor++
 	}
 	n.readFor(r, p)
 }
@@ -117,6 +118,7 @@ func (n *Node) onCaughtUp(r *replica, p *peer, m *Message) {
 func (n *Node) goLive(r *replica, p *peer) {
 	o := r.owner
 	p.level, p.synced = true, true
+	n.stats.Joins++
 	p.acked = o.bridge.prev.Seq
 	entries := append(append([]core.Entry(nil), o.bridge.entries...), r.tail...)
 	prev := o.bridge.prev

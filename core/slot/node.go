@@ -98,6 +98,7 @@ type Node struct {
 	reads  map[uint64]func(core.Entries, error)
 	nextID uint64
 	out    Output
+	stats  Stats
 }
 
 type disk struct {

@@ -100,6 +100,7 @@ func (n *Node) takeOver(r *replica) {
 		o.peers = append(o.peers, &peer{disk: d, joining: true})
 	}
 	r.state.Ballot = ballot
+	n.stats.TakeOvers++
 	last := r.state.Last
 	n.persist(r.disk, core.SlotBatch{Slot: r.slot, Adopt: &ballot}, func(err error) {
 		if err != nil || r.owner != o {
@@ -224,6 +225,7 @@ func (n *Node) sync(r *replica) {
 		n.commitOwn(r, k)
 	}
 	o.phase = syncing
+	inFlight := len(r.tail) > 0
 	for _, p := range o.peers {
 		switch {
 		case p.joining:
@@ -231,8 +233,13 @@ func (n *Node) sync(r *replica) {
 			p.synced = true
 			p.acked = r.state.Last.Seq
 		default:
+			inFlight = true
+			n.stats.Undone++
 			n.sendSync(r, p)
 		}
+	}
+	if inFlight {
+		n.stats.TakeOversInFlight++
 	}
 	n.activate(r)
 }
@@ -550,6 +557,7 @@ func (n *Node) tickPeer(r *replica, p *peer) {
 	if n.now.Sub(p.sentAt) < n.p.RetryEvery {
 		return
 	}
+	n.stats.Resent++
 	switch {
 	case !p.sealed:
 		n.sendSeal(r, p)
@@ -572,6 +580,9 @@ func (n *Node) propose(r *replica, kind core.ChangeKind, p *peer) {
 		return
 	}
 	r.owner.proposed = n.now
+	if kind == core.ChangeDrop {
+		n.stats.Drops++
+	}
 	n.out.Changes = append(n.out.Changes, core.Change{
 		Kind: kind, Slot: r.slot, Disk: p.disk, Term: r.owner.ballot.Term, Boot: r.owner.ballot.Boot,
 	})

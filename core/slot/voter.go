@@ -180,6 +180,7 @@ func (n *Node) voterSaved(s VoterState, err error) {
 		v.naming = s.Map.Epoch
 	}
 	v.state = s
+	n.stats.Confirmed++
 	m := &Message{Kind: MsgConfirmed, Epoch: s.Map.Epoch, Sum: s.Map.Sum()}
 	n.onConfirmed(n.id, m)
 	for i := range s.Map.Nodes {

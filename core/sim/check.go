@@ -1,0 +1,280 @@
+package sim
+
+import (
+	"fmt"
+	"sort"
+	"strings"
+	"time"
+
+	"github.com/shoalstore/shoal/core"
+)
+
+// checker looks for broken promises while the run goes on.
+type checker struct {
+	w    *world
+	maps map[core.Epoch]*core.Map // in effect, as some node believed
+	// committed is the newest committed version of each slot that a client was
+	// told of, or that an owner knew.
+	committed map[core.SlotID]core.Version
+	next      time.Duration
+	top       core.Epoch
+}
+
+func (c *checker) init(w *world) {
+	c.w = w
+	c.maps = map[core.Epoch]*core.Map{}
+	c.committed = map[core.SlotID]core.Version{}
+}
+
+// effect is told of a map that a node takes to be in effect: there is one per
+// epoch.
+func (c *checker) effect(nd *node, m *core.Map) {
+	have := c.maps[m.Epoch]
+	if have != nil && have.Sum() != m.Sum() {
+		c.w.fail("%s has another map %d in effect than others", nd.id, m.Epoch)
+		return
+	}
+	if have != nil {
+		return
+	}
+	c.maps[m.Epoch] = m
+	c.w.report.Maps++
+	if p := c.maps[m.Epoch-1]; p != nil {
+		if p.Sum() != m.Prev {
+			c.w.fail("map %d does not follow map %d", m.Epoch, p.Epoch)
+		}
+		if fmt.Sprint(p.Voters) != fmt.Sprint(m.Voters) {
+			c.w.report.VoterChanges++
+		}
+	}
+	if m.Epoch > c.top {
+		c.top = m.Epoch
+		c.w.trace("map %d in effect: %s", m.Epoch, describe(m))
+		c.onAllInsync()
+	}
+}
+
+func describe(m *core.Map) string {
+	var b strings.Builder
+	for i, s := range m.Slots {
+		fmt.Fprintf(&b, "%d:t%d%v", i, s.Term, s.Insync)
+		if len(s.Joining) > 0 {
+			fmt.Fprintf(&b, "+%v", s.Joining)
+		}
+		b.WriteByte(' ')
+	}
+	for i := range m.Nodes {
+		if m.Nodes[i].State != core.NodeActive {
+			fmt.Fprintf(&b, "%s=%s ", m.Nodes[i].ID, m.Nodes[i].State)
+		}
+	}
+	for _, v := range m.Voters {
+		fmt.Fprintf(&b, "v:%s ", v.Node)
+	}
+	return b.String()
+}
+
+// step runs the checks that are due.
+func (c *checker) step() {
+	w := c.w
+	if w.now < c.next {
+		return
+	}
+	c.next = w.now + 20*time.Millisecond
+	c.oneReader()
+	c.onAllInsync()
+}
+
+// oneReader: at most one node per slot would answer a read.
+func (c *checker) oneReader() {
+	for s := range core.SlotID(slots) {
+		var who []string
+		for _, id := range c.w.order {
+			nd := c.w.nodes[id]
+			if !nd.up || nd.paused {
+				continue
+			}
+			if _, err := nd.node.Serving(nd.boottime(), s); err == nil {
+				who = append(who, string(id))
+			}
+		}
+		if len(who) > 1 {
+			c.w.fail("slot %d would be read at %v", s, who)
+		}
+	}
+}
+
+// onAllInsync: what is committed is on every in-sync disk. An owner that serves
+// knows what is committed; every disk that the newest map in effect calls in
+// sync must hold that much, gone ones excepted.
+func (c *checker) onAllInsync() {
+	w := c.w
+	m := c.maps[c.top]
+	if m == nil {
+		return
+	}
+	for _, id := range w.order {
+		nd := w.nodes[id]
+		if !nd.up {
+			continue
+		}
+		for s := range core.SlotID(slots) {
+			if g, err := nd.node.Serving(nd.boottime(), s); err == nil && g.At.Seq > c.committed[s].Seq {
+				c.committed[s] = g.At
+			}
+		}
+	}
+	for s := range core.SlotID(slots) {
+		for _, d := range m.Slots[s].Insync {
+			disk := w.disk(m, d)
+			if disk == nil {
+				continue
+			}
+			if x := disk.store.slot(s); x.state.Last.Seq < c.committed[s].Seq {
+				w.fail("slot %d: disk %d of %s is in sync by map %d and holds %v, committed is %v",
+					s, d, m.NodeOf(d), m.Epoch, x.state.Last, c.committed[s])
+			}
+		}
+	}
+}
+
+// disk finds the device behind a disk of the map.
+func (w *world) disk(m *core.Map, id core.DiskID) *disk {
+	md := m.Disk(id)
+	for _, d := range w.nodes[md.Node].disks {
+		if d.uuid == md.UUID && !d.gone {
+			return d
+		}
+	}
+	return nil
+}
+
+// recover lets the cluster come to rest: everything up, connected, and every
+// slot served with full redundancy.
+func (w *world) recover() {
+	if w.failure != nil {
+		return
+	}
+	w.trace("everything comes back")
+	w.heal()
+	limit := w.now + 4*time.Minute
+	w.loop(func() bool {
+		if w.now > limit {
+			w.fail("the cluster does not recover: %s", w.stuck())
+		}
+		return w.rested()
+	})
+}
+
+// rested says whether every slot has an owner that serves and nothing is joining
+// that could be in sync.
+func (w *world) rested() bool {
+	m := w.check.maps[w.check.top]
+	for s := range core.SlotID(slots) {
+		row := m.Slots[s]
+		if len(row.Insync) != min(replicas, w.usable(m)) || len(row.Joining) > 0 {
+			return false
+		}
+		owner := w.nodes[m.OwnerNode(s)]
+		if owner == nil || !owner.up {
+			return false
+		}
+		if _, err := owner.node.Serving(owner.boottime(), s); err != nil {
+			return false
+		}
+	}
+	return true
+}
+
+// usable counts the disks on which records may be.
+func (w *world) usable(m *core.Map) int {
+	n := 0
+	for i := range m.Disks {
+		if m.Disks[i].State == core.DiskOK && m.Node(m.Disks[i].Node).State == core.NodeActive {
+			n++
+		}
+	}
+	return n
+}
+
+// stuck says what is not as it should be.
+func (w *world) stuck() string {
+	m := w.check.maps[w.check.top]
+	out := fmt.Sprintf("map %d: %s;", m.Epoch, describe(m))
+	for _, id := range w.order {
+		nd := w.nodes[id]
+		out += fmt.Sprintf(" %s up=%v paused=%v", id, nd.up, nd.paused)
+		if nd.up && nd.node.Map() != nil {
+			out += fmt.Sprintf(" effect=%d newest=%d lease=%v changes=%d proposing=%v;", nd.node.Map().Epoch, nd.node.Newest().Epoch, nd.node.HoldsLease(nd.boottime()), len(nd.changes), nd.proposing)
+			for s := range core.SlotID(slots) {
+				if nd.node.Map().OwnerNode(s) == id {
+					_, err := nd.node.Serving(nd.boottime(), s)
+					out += fmt.Sprintf(" slot %d: %v;", s, err)
+				}
+			}
+		}
+	}
+	return out
+}
+
+// finish reads every key once more and compares the copies.
+func (w *world) finish() {
+	for _, id := range w.order {
+		if nd := w.nodes[id]; nd.up {
+			w.report.Coverage = w.report.Coverage.Add(nd.node.Stats())
+		}
+	}
+	if w.failure != nil {
+		return
+	}
+	// Let marks spread.
+	w.loopFor(3 * time.Second)
+	for i, k := range w.keys() {
+		c := &client{w: w, no: 1000 + i}
+		q := request{kind: opGet, key: k}
+		op := w.history.begin(c.no, q, w.now)
+		done := false
+		c.ask(q, func(r reply) { w.history.end(op, r, w.now); done = true }, func() { w.fail("%s cannot be read at the end", k) })
+		w.loop(func() bool { return done })
+	}
+	if w.failure == nil {
+		w.sameCopies()
+	}
+	if w.failure == nil {
+		if err := w.history.linearizable(); err != nil {
+			w.fail("%v", err)
+		}
+	}
+}
+
+func (w *world) loopFor(d time.Duration) {
+	end := w.now + d
+	w.loop(func() bool { return w.now >= end })
+}
+
+// sameCopies: all in-sync disks of a slot show the same rows.
+func (w *world) sameCopies() {
+	m := w.check.maps[w.check.top]
+	for s := range core.SlotID(slots) {
+		first, floor := "", uint64(0)
+		for _, d := range m.Slots[s].Insync {
+			floor = max(floor, w.disk(m, d).store.slot(s).state.Floor)
+		}
+		for i, d := range m.Slots[s].Insync {
+			x := w.disk(m, d).store.slot(s)
+			var rows []string
+			for k := range x.rows {
+				if r, ok := x.get(k, x.state.Last); ok && !(r.Deleted && r.Version.Seq <= floor) {
+					rows = append(rows, fmt.Sprintf("%s@%v %v %s", k.Key, r.Version, r.Deleted, r.Value))
+				}
+			}
+			sort.Strings(rows)
+			text := strings.Join(rows, "\n")
+			if i == 0 {
+				first = text
+			} else if text != first {
+				w.fail("slot %d: disks %d and %d differ at rest:\n%s\n--\n%s", s, m.Slots[s].Insync[0], d, first, text)
+			}
+		}
+	}
+}

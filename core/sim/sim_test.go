@@ -1,0 +1,76 @@
+package sim
+
+import (
+	"flag"
+	"runtime"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/shoalstore/shoal/core/slot"
+)
+
+var (
+	seedFlag  = flag.Uint64("seed", 0, "first seed; 0 takes one from the clock")
+	countFlag = flag.Int("n", 200, "number of seeds")
+	traceFlag = flag.Bool("trace", false, "print what happens")
+)
+
+// TestSim runs seeds. A failing one is printed and replays with
+// make sim SEED=... N=1.
+func TestSim(t *testing.T) {
+	first := *seedFlag
+	if first == 0 {
+		first = uint64(time.Now().UnixNano()) % 1_000_000_000
+	}
+	t.Logf("seeds %d to %d", first, first+uint64(*countFlag)-1)
+	total := runSeeds(t, first, *countFlag, slot.Rules{}, func(r Report, err error) {
+		if err != nil {
+			t.Errorf("%v\nreplay: make sim SEED=%d N=1", err, r.Seed)
+		}
+	})
+	t.Logf("%+v", total)
+	c := total.Coverage
+	if *countFlag >= 100 && (c.TakeOversInFlight == 0 || c.Joins == 0 || c.Drops == 0 || total.VoterChanges == 0 || c.Undone == 0 || c.JoinsFromFloor == 0) {
+		t.Errorf("something was never met: %+v", total)
+	}
+}
+
+// runSeeds runs seeds on all processors and adds up what they met.
+func runSeeds(t *testing.T, first uint64, n int, rules slot.Rules, each func(Report, error)) Report {
+	t.Helper()
+	var mu sync.Mutex
+	total := Report{Faults: map[string]int{}}
+	next := make(chan uint64)
+	var wg sync.WaitGroup
+	for range runtime.GOMAXPROCS(0) {
+		wg.Go(func() {
+			for seed := range next {
+				o := Options{Seed: seed, Rules: rules}
+				if *traceFlag {
+					o.Trace = t.Logf
+				}
+				r, err := Run(o)
+				mu.Lock()
+				total.Ops += r.Ops
+				total.Open += r.Open
+				total.Events += r.Events
+				total.SimTime += r.SimTime
+				total.Maps += r.Maps
+				total.VoterChanges += r.VoterChanges
+				total.Coverage = total.Coverage.Add(r.Coverage)
+				for k, v := range r.Faults {
+					total.Faults[k] += v
+				}
+				each(r, err)
+				mu.Unlock()
+			}
+		})
+	}
+	for i := range n {
+		next <- first + uint64(i)
+	}
+	close(next)
+	wg.Wait()
+	return total
+}

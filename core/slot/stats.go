@@ -1,0 +1,24 @@
+package slot
+
+// Stats counts what a node has been through, for tests and metrics.
+type Stats struct {
+	TakeOvers         int // begun
+	TakeOversInFlight int // begun with writes of unknown fate in the slot
+	Undone            int // members that were told to undo writes
+	Joins             int // joiners that went live
+	JoinsFromFloor    int // of these, those that needed all records
+	Drops             int // proposed
+	Confirmed         int // maps, by this voter
+	Resent            int // messages sent again
+}
+
+// Add returns the sum.
+func (s Stats) Add(t Stats) Stats {
+	return Stats{
+		s.TakeOvers + t.TakeOvers, s.TakeOversInFlight + t.TakeOversInFlight, s.Undone + t.Undone, s.Joins + t.Joins,
+		s.JoinsFromFloor + t.JoinsFromFloor, s.Drops + t.Drops, s.Confirmed + t.Confirmed, s.Resent + t.Resent,
+	}
+}
+
+// Stats returns the counts since the node's start.
+func (n *Node) Stats() Stats { return n.stats }
