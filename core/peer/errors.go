@@ -100,7 +100,7 @@ type wireError struct {
 
 // wireErrors is the part of the protocol that gives errors their numbers. A
 // number is never used again.
-func wireErrors() [26]wireError {
+func wireErrors() [28]wireError {
 	return [...]wireError{
 		{1, core.ErrNotFound},
 		{2, core.ErrNoSuchBucket},
@@ -123,6 +123,8 @@ func wireErrors() [26]wireError {
 		{19, core.ErrChecksum},
 		{20, core.ErrTooLarge},
 		{21, core.ErrPermission},
+		{22, core.ErrInvalidPart},
+		{23, core.ErrPartTooSmall},
 		{64, ErrNotSent},
 		{65, io.EOF},
 		{66, io.ErrUnexpectedEOF},

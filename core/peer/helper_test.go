@@ -5,10 +5,10 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -172,12 +172,7 @@ func (h *inbox) from(n core.NodeID) []string {
 }
 
 func (h *inbox) got(n core.NodeID, msg string) bool {
-	for _, m := range h.from(n) {
-		if m == msg {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(h.from(n), msg)
 }
 
 // changes are the calls of Peer for a node.
@@ -328,8 +323,7 @@ func (p *proxy) run() {
 }
 
 func (p *proxy) pipe(to, from net.Conn, dir string) {
-	defer to.Close()
-	defer from.Close()
+	defer func() { _, _ = to.Close(), from.Close() }()
 	buf := make([]byte, 256<<10)
 	for {
 		n, err := from.Read(buf)
@@ -396,5 +390,3 @@ func selfSigned(t testing.TB) *tls.Config {
 	cert, pool := testCertificate(t)
 	return &tls.Config{Certificates: []tls.Certificate{cert}, RootCAs: pool, MinVersion: tls.VersionTLS13}
 }
-
-func discard(r io.Reader) { _, _ = io.Copy(io.Discard, r) }

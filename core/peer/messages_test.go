@@ -280,7 +280,7 @@ func TestMuteListener(t *testing.T) {
 	d := &directory{}
 	a := startNode(t, d, "n1", setup{options: func(o *Options) { o.DialTimeout = 100 * time.Millisecond }})
 	mute := testOptions(t, d, "n2").Listener
-	defer mute.Close()
+	t.Cleanup(func() { _ = mute.Close() })
 	d.set("n2", mute.Addr().String())
 	a.Send("n2", []byte("lost"))
 	_, err := a.Call(t.Context(), "n2", 1, nil)
@@ -378,7 +378,7 @@ func TestOptionsAreChecked(t *testing.T) {
 		"timeout":  func(o *Options) { o.Timeout = o.Ping },
 	} {
 		o := testOptions(t, &directory{}, "n1")
-		defer o.Listener.Close()
+		t.Cleanup(func() { _ = o.Listener.Close() })
 		spoil(&o)
 		if _, err := New(o); !errors.Is(err, core.ErrInvalid) {
 			t.Errorf("%s: got %v, want %v", name, err, core.ErrInvalid)

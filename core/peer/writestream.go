@@ -3,6 +3,7 @@ package peer
 import (
 	"context"
 	"fmt"
+	"sync/atomic"
 
 	"github.com/shoalstore/shoal/core"
 )
@@ -21,6 +22,7 @@ type writeStream struct {
 	err     error // why the stream cannot go on
 	refused bool  // err is the other node's answer
 
+	ending atomic.Bool   // the commit is being sent
 	ready  chan struct{} // closed by the receiver when the opening is confirmed
 	result chan result   // the other node's last word, or the loss of it
 }
@@ -64,6 +66,9 @@ func (w *writeStream) frame(t frameType, n int) error {
 		_, err := c.br.Discard(n)
 		return err
 	case frameDone:
+		if !w.ending.Load() {
+			return fmt.Errorf("%w: a stream is done before its end", errProtocol)
+		}
 		reply, err := c.body(n)
 		if err != nil {
 			return err
@@ -198,6 +203,7 @@ func (w *writeStream) Commit(ctx context.Context) ([]byte, error) {
 	release := w.sc.guard(ctx)
 	var head [frameHead]byte
 	putHead(head[:], frameCommit, 0)
+	w.ending.Store(true)
 	err := w.flush(head[:])
 	var reply []byte
 	if err == nil {
