@@ -29,7 +29,9 @@ type SlotBatch struct {
 	// Adopt raises the adopted ballot.
 	Adopt *Ballot
 	// Undo removes the entries above the version, which becomes Last. Rows
-	// show again what they were at that version.
+	// show again what they were at that version. Only a joiner that starts
+	// anew goes below Committed, which then becomes the version too; rows
+	// that were replaced in between stay away until Replace brings them.
 	Undo *Version
 	// Replace makes a stretch of history what another disk says it is.
 	Replace *Replace
@@ -44,7 +46,8 @@ type SlotBatch struct {
 // Replace says that the rows whose newest version has a sequence number in
 // (After, UpTo.Seq] are exactly those of Entries, all of them committed. Rows
 // of that stretch that Entries lack are removed, older versions of those it
-// has are replaced; Committed and Last become UpTo.
+// has are replaced; Committed and Last become UpTo. Entries above Committed are
+// undone before that, and those above UpTo go.
 type Replace struct {
 	After   uint64
 	UpTo    Version
@@ -92,7 +95,9 @@ type RowStore interface {
 	// an error the disk is in doubt: it must be closed and opened again.
 	Apply(ctx context.Context, batches []SlotBatch) error
 	// Get returns the newest version of the row that is not above at, a
-	// tombstone included, or ErrNotFound.
+	// tombstone included, or ErrNotFound. An at below Committed counts as
+	// Committed, so that a reader who took the mark before it rose does not
+	// find the row gone. The same holds for Scan.
 	Get(ctx context.Context, slot SlotID, key RowKey, at Version) (Row, error)
 	// Answer returns what the entry with that request id answered, and its
 	// version, or ErrNotFound.
@@ -101,13 +106,15 @@ type RowStore interface {
 	// a version not above upTo. Of an entry it returns the rows that are the
 	// newest at upTo, tombstones included; entries of which nothing is left
 	// but a remembered answer come without rows, those of which not even
-	// that is left do not come. It stops after the entry that passes
-	// maxBytes; Entries.UpTo then is that entry's version, else upTo.
+	// that is left do not come. Entries above Committed come as they were
+	// appended. It stops after the entry that passes maxBytes; Entries.UpTo
+	// then is that entry's version, else upTo.
 	Entries(ctx context.Context, slot SlotID, after uint64, upTo Version, maxBytes int) (Entries, error)
 	// Scan returns rows in order, tombstones left out. The values are valid
 	// only until the next step of the iteration.
 	Scan(ctx context.Context, s Scan) iter.Seq2[Found, error]
-	// DropAnswers forgets the answers of entries older than the time, in
-	// milliseconds since 1970, of the slots for which owned says so.
+	// DropAnswers forgets the answers of committed entries older than the
+	// time, in milliseconds since 1970. In each slot it may stop at the
+	// first entry that is not older.
 	DropAnswers(ctx context.Context, before int64) error
 }

@@ -3,6 +3,7 @@ package disk
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/cockroachdb/pebble/v2"
 
@@ -152,7 +153,7 @@ func (c *change) work(slot core.SlotID) *slotWork {
 	w := c.slots[slot]
 	if w == nil {
 		s := c.claimed[slot]
-		w = &slotWork{slot: slot, exists: s.readAt.Load() != nil, state: s.state, pending: s.pending[:len(s.pending):len(s.pending)]}
+		w = &slotWork{slot: slot, exists: s.readAt.Load() != nil, state: s.state, pending: slices.Clip(s.pending)}
 		c.slots[slot] = w
 		c.order = append(c.order, slot)
 	}
@@ -341,7 +342,7 @@ func (c *change) undo(w *slotWork, v core.Version) error {
 			return err
 		}
 	}
-	w.pending = w.pending[:n:n]
+	w.pending = slices.Clip(w.pending[:n])
 	if last := w.state.Last; last.Seq <= v.Seq && last.Compare(v) <= 0 {
 		return nil
 	}

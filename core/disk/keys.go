@@ -207,18 +207,17 @@ func slotBounds(kind byte, slot core.SlotID) (from, to []byte) {
 // seqBounds are the first key of a slot's index or heads with a sequence
 // number above after, and the first key behind upTo.
 func seqBounds(kind byte, slot core.SlotID, after, upTo uint64) (from, to []byte) {
-	from, to = slotBounds(kind, slot)
-	if after != math.MaxUint64 {
-		from = binary.BigEndian.AppendUint64(appendSlot(nil, kind, slot), after+1)
-		from = append(from, noSuffix)
-	} else {
-		from = to
+	return seqAfter(kind, slot, after), seqAfter(kind, slot, upTo)
+}
+
+// seqAfter is the first key of a slot behind those of a sequence number.
+func seqAfter(kind byte, slot core.SlotID, seq uint64) []byte {
+	if seq == math.MaxUint64 {
+		_, to := slotBounds(kind, slot)
+		return to
 	}
-	if upTo != math.MaxUint64 {
-		to = binary.BigEndian.AppendUint64(appendSlot(nil, kind, slot), upTo+1)
-		to = append(to, noSuffix)
-	}
-	return from, to
+	b := binary.BigEndian.AppendUint64(appendSlot(nil, kind, slot), seq+1)
+	return append(b, noSuffix)
 }
 
 func indexKey(slot core.SlotID, seq uint64, n uint16) []byte {

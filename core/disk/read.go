@@ -122,16 +122,10 @@ type entryReader struct {
 	// Of the entry that next stands at:
 	version core.Version
 	time    int64
-	rows    []readerRow
+	rows    []pendingRow
 	hasHead bool
 	head    head
 	err     error
-}
-
-type readerRow struct {
-	prefix []byte
-	flags  byte
-	n      uint16
 }
 
 // newEntryReader stands before the first entry with a sequence number above
@@ -220,7 +214,7 @@ func (r *entryReader) readRows(seq uint64) error {
 			return err
 		}
 		r.version, r.time = e.version(seq), e.time
-		r.rows = append(r.rows, readerRow{prefix: bytes.Clone(e.prefix), flags: e.flags, n: n})
+		r.rows = append(r.rows, pendingRow{prefix: bytes.Clone(e.prefix), flags: e.flags, n: n})
 	}
 	return nil
 }

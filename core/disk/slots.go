@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"sync/atomic"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -36,6 +37,7 @@ type pendingEntry struct {
 	rows    []pendingRow
 }
 
+// pendingRow says which version of which row an entry wrote.
 type pendingRow struct {
 	prefix []byte
 	flags  byte
@@ -144,9 +146,7 @@ func (d *Disk) loadPending(slot core.SlotID, state *core.SlotState) (_ []pending
 		if r.hasHead {
 			p.head, p.floor, p.request = true, r.head.floor, r.head.request
 		}
-		for _, row := range r.rows {
-			p.rows = append(p.rows, pendingRow{prefix: row.prefix, flags: row.flags, n: row.n})
-		}
+		p.rows = slices.Clone(r.rows)
 		if want := state.Committed.Seq + uint64(len(out)) + 1; p.version.Seq != want {
 			return nil, fmt.Errorf("entry %d is missing: %w", want, core.ErrCorrupt)
 		}
