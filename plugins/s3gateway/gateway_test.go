@@ -51,6 +51,7 @@ type endpoint struct {
 	url     string
 	objects core.Objects
 	http    *http.Client
+	close   func() // waits for the requests under way
 }
 
 // serve starts a gateway; wrap may put something between it and the store.
@@ -77,7 +78,7 @@ func serveWith(t testing.TB, o Options, tls bool) *endpoint {
 		s.Start()
 	}
 	t.Cleanup(s.Close)
-	return &endpoint{url: s.URL, objects: o.Objects, http: s.Client()}
+	return &endpoint{url: s.URL, objects: o.Objects, http: s.Client(), close: s.Close}
 }
 
 // client is an unpatched SDK client.
@@ -86,6 +87,9 @@ func (e *endpoint) client(change ...func(*s3.Options)) *s3.Client {
 		BaseEndpoint: aws.String(e.url), UsePathStyle: true, Region: "us-east-1",
 		Credentials: credentials.NewStaticCredentialsProvider(testKey, testSecret, ""),
 		HTTPClient:  e.http, RetryMaxAttempts: 1,
+		// As config.LoadDefaultConfig sets them.
+		RequestChecksumCalculation: aws.RequestChecksumCalculationWhenSupported,
+		ResponseChecksumValidation: aws.ResponseChecksumValidationWhenSupported,
 	}
 	return s3.New(o, change...)
 }
@@ -119,6 +123,7 @@ func (e *endpoint) request(t testing.TB, method, target string, header http.Head
 	if err != nil {
 		t.Fatal(err)
 	}
+	r.Header.Set("Accept-Encoding", "identity")
 	for name, values := range header {
 		for _, v := range values {
 			r.Header.Add(name, v)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"strconv"
 
 	"github.com/shoalstore/shoal/core"
@@ -119,13 +120,24 @@ func (d *download) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// ReadFrom lets a body that writes itself hand its file to the connection.
+// ReadFrom lets a body that writes itself hand its file to the connection,
+// which then sends it without copying.
 func (d *download) ReadFrom(r io.Reader) (int64, error) {
-	d.begin()
-	if rf, ok := d.q.w.(io.ReaderFrom); ok {
-		return rf.ReadFrom(r)
+	rf, ok := d.q.w.(io.ReaderFrom)
+	if !ok || !isFile(r) {
+		return d.pump(r)
 	}
-	return d.pump(r)
+	d.begin()
+	return rf.ReadFrom(r)
+}
+
+// isFile says whether r is a file or the next bytes of one.
+func isFile(r io.Reader) bool {
+	if l, ok := r.(*io.LimitedReader); ok {
+		r = l.R
+	}
+	_, ok := r.(*os.File)
+	return ok
 }
 
 func (d *download) run() (int64, error) {
