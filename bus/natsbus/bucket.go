@@ -251,7 +251,8 @@ func (b *bucket) retry(ctx context.Context, s *stream, try func(context.Context)
 	c := b.client
 	ctx, cancel := c.bound(ctx)
 	defer cancel()
-	for wait := 20 * time.Millisecond; ; wait *= 2 {
+	wait := backoff{20 * time.Millisecond, time.Second}
+	for {
 		err := c.attempt(ctx, try)
 		switch {
 		case err == nil:
@@ -260,7 +261,7 @@ func (b *bucket) retry(ctx context.Context, s *stream, try func(context.Context)
 			return errAbsent
 		case c.Generation() != s.generation:
 			return errMoved
-		case fateOf(err) == fateHopeless, !c.pause(ctx, jitter(wait, time.Second)):
+		case fateOf(err) == fateHopeless, !c.pause(ctx, wait.next()):
 			return c.unavailable(err, s.name, s.root)
 		}
 	}
@@ -372,7 +373,8 @@ func (b *bucket) write(ctx context.Context, s *stream, w write) (uint64, error) 
 	defer cancelLong()
 	id := nuid.Next()
 	reached := false // an attempt so far may have been carried out
-	for wait := 5 * time.Millisecond; ; wait *= 2 {
+	wait := backoff{5 * time.Millisecond, time.Second}
+	for {
 		var ack *jetstream.PubAck
 		err := c.attempt(ctx, func(ctx context.Context) (err error) {
 			ack, err = c.js.PublishMsg(ctx, s.nats(w, id), jetstream.WithRetryAttempts(0))
@@ -390,7 +392,7 @@ func (b *bucket) write(ctx context.Context, s *stream, w write) (uint64, error) 
 			reached = true
 		}
 		moved := c.Generation() != s.generation
-		if !moved && fateOf(err) != fateHopeless && c.pause(ctx, jitter(wait, time.Second)) {
+		if !moved && fateOf(err) != fateHopeless && c.pause(ctx, wait.next()) {
 			continue
 		}
 		switch {

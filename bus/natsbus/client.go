@@ -151,6 +151,16 @@ func reconnectDelay(rounds int) time.Duration {
 	return jitter(50*time.Millisecond<<min(max(rounds-1, 0), 6), 2*time.Second)
 }
 
+// backoff is the time before the next attempt: first, then doubled up to
+// limit, each half random.
+type backoff struct{ first, limit time.Duration }
+
+func (b *backoff) next() time.Duration {
+	d := jitter(b.first, b.limit)
+	b.first = min(2*b.first, b.limit)
+	return d
+}
+
 // jitter returns between half of d and d, where d is limit at the most.
 func jitter(d, limit time.Duration) time.Duration {
 	d = min(d, limit)
@@ -258,7 +268,9 @@ func (c *Client) connection(nc *nats.Conn, err error) {
 	c.mu.Lock()
 	was := c.why
 	c.why, c.denied = err, nil
-	c.wake()
+	if was == nil || err == nil {
+		c.wake()
+	}
 	c.mu.Unlock()
 	switch {
 	case err == nil:

@@ -57,7 +57,6 @@ type Coordinator struct {
 const (
 	lookEvery    = 5 * time.Second
 	restartAfter = 10 * time.Second
-	exportTry    = 3 * time.Second
 )
 
 // NewCoordinator returns a coordinator that does nothing before Run.
@@ -198,42 +197,55 @@ func generations(dir, prefix string) ([]uint64, error) {
 // needed any more: what it holds is in a durable snapshot here, or the new
 // generation is in use already. Then it stops the former server.
 func (c *Coordinator) retire(ctx context.Context, former, present uint64) error {
-	if c.server != nil && c.server.opts.Generation < present && !c.server.opts.Closed {
-		c.stop()
-	}
 	// A store that is more than one generation old was left behind by a node
 	// that was away: the one between took over from it.
-	done := former+1 != present
-	for !done {
-		if _, err := c.snapshot(former); err == nil {
-			break
-		}
-		err := c.closeAndExport(ctx, former)
-		if err == nil {
-			break
-		}
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		// Others may have been faster, and may have stopped their servers of
-		// the former generation; then it gives no answer here any more.
-		short, cancel := context.WithTimeout(ctx, exportTry)
-		done = c.opts.Client.Ready(short) == nil
-		if !done && c.fetchSnapshot(short, former) == nil {
-			done = true
-		}
-		cancel()
-		if !done {
-			c.log.Info("former generation of the bus not carried over yet", "generation", former, "err", err)
-		}
-		if !done && c.opts.Clock.Wait(ctx, jitter(time.Second, time.Second)) != nil {
-			return ctx.Err()
+	if former+1 == present {
+		if _, err := c.snapshot(former); err != nil {
+			if err := c.carry(ctx, former); err != nil {
+				return err
+			}
 		}
 	}
 	if c.server != nil && c.server.opts.Generation < present {
 		c.stop()
 	}
 	return nil
+}
+
+// carry returns once a snapshot of the former generation is on this node's
+// disk, or not needed. It reads the bus itself, together with the others that
+// have closed it, but asks at the same time: they may be faster, and stop
+// their servers then, and too few for an answer are left.
+func (c *Coordinator) carry(ctx context.Context, former uint64) error {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	results := make(chan error, 2)
+	until := func(what string, f func(context.Context) error) {
+		wg.Go(func() {
+			for {
+				err := f(ctx)
+				if err == nil || ctx.Err() != nil {
+					results <- ctx.Err()
+					return
+				}
+				c.log.Debug("former generation of the bus not carried over yet", "generation", former, "by", what, "err", err)
+				if err := c.opts.Clock.Wait(ctx, jitter(time.Second, time.Second)); err != nil {
+					results <- err
+					return
+				}
+			}
+		})
+	}
+	until("export", func(ctx context.Context) error { return c.closeAndExport(ctx, former) })
+	until("others", func(ctx context.Context) error {
+		if c.fetchSnapshot(ctx, former) == nil {
+			return nil
+		}
+		return c.ready(ctx)
+	})
+	return <-results
 }
 
 // closeAndExport runs the closed server of a generation and writes what a
@@ -255,8 +267,7 @@ func (c *Coordinator) closeAndExport(ctx context.Context, g uint64) error {
 	}
 	client, err := Connect(ClientOptions{
 		URLs: []string{"nats://in-process"}, Generation: g, Name: c.opts.Server.Name, Logger: c.opts.Logger,
-		Credentials: Credentials{User: c.opts.Server.User, Password: c.opts.Server.Password},
-		Timeout:     exportTry, inProcess: c.server.nats,
+		Credentials: Credentials{User: closedUser, Password: c.server.password}, inProcess: c.server.nats,
 	})
 	if err != nil {
 		return err
@@ -299,10 +310,7 @@ func (c *Coordinator) runMember(ctx context.Context, t Target) error {
 // needed any more.
 func (c *Coordinator) fill(ctx context.Context, t Target, former uint64) error {
 	client := c.opts.Client
-	short, cancel := context.WithTimeout(ctx, exportTry)
-	err := client.Ready(short)
-	cancel()
-	if err != nil {
+	if err := c.ready(ctx); err != nil {
 		snap, missing := c.snapshot(t.Generation - 1)
 		if missing != nil {
 			return err // somebody else has it, or `shoal init` is to come
@@ -324,6 +332,13 @@ func (c *Coordinator) fill(ctx context.Context, t Target, former uint64) error {
 		return err
 	}
 	return nil
+}
+
+// ready says whether the present generation is in use, without much waiting.
+func (c *Coordinator) ready(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, attempt)
+	defer cancel()
+	return c.opts.Client.Ready(ctx)
 }
 
 // clear removes the stores below the present generation and the snapshots

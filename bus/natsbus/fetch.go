@@ -7,6 +7,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/nats-io/nats.go"
 
@@ -21,6 +22,7 @@ const (
 	snapshotSubject = "shoal.bus.snapshot."
 	chunkSize       = 1 << 20
 	headerSize      = "Shoal-Size"
+	fetchTry        = time.Second
 )
 
 // serveSnapshots answers requests for a piece of a snapshot; the request is
@@ -56,7 +58,9 @@ func (c *Coordinator) serveSnapshots() (*nats.Subscription, error) {
 func (c *Coordinator) fetchSnapshot(ctx context.Context, g uint64) error {
 	var b []byte
 	for {
-		m, err := c.opts.Client.nc.RequestWithContext(ctx, snapshotSubject+strconv.FormatUint(g, 10), strconv.AppendInt(nil, int64(len(b)), 10))
+		try, cancel := context.WithTimeout(ctx, fetchTry)
+		m, err := c.opts.Client.nc.RequestWithContext(try, snapshotSubject+strconv.FormatUint(g, 10), strconv.AppendInt(nil, int64(len(b)), 10))
+		cancel()
 		if err != nil {
 			return fmt.Errorf("fetch the snapshot of bus generation %d: %w", g, err)
 		}

@@ -3,6 +3,7 @@ package natsbus
 import (
 	"context"
 	"crypto/hmac"
+	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -21,9 +22,10 @@ import (
 // Server is an embedded NATS server with JetStream, one coordinator of a
 // generation of the bus.
 type Server struct {
-	opts ServerOptions
-	nats *server.Server
-	log  *serverLog
+	opts     ServerOptions
+	nats     *server.Server
+	log      *serverLog
+	password string // of clients
 
 	once sync.Once
 	done chan struct{}
@@ -40,7 +42,11 @@ func Start(ctx context.Context, o ServerOptions) (*Server, error) {
 	if err := enterStore(dir, o); err != nil {
 		return nil, err
 	}
-	no, err := o.nats(dir)
+	password := o.Password
+	if o.Closed {
+		password = rand.Text() // known to this process only
+	}
+	no, err := o.nats(dir, password)
 	if err != nil {
 		return nil, err
 	}
@@ -52,7 +58,7 @@ func Start(ctx context.Context, o ServerOptions) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("bus server of generation %d: %w", o.Generation, err)
 	}
-	s := &Server{opts: o, nats: ns, log: newServerLog(o.Logger, o.Generation), done: make(chan struct{})}
+	s := &Server{opts: o, nats: ns, log: newServerLog(o.Logger, o.Generation), done: make(chan struct{}), password: password}
 	ns.SetLoggerV2(s.log, false, false, false)
 	ns.Start()
 	if err := s.started(ctx); err != nil {
@@ -95,7 +101,7 @@ func (s *Server) Shutdown() {
 	<-s.done
 }
 
-// ClientAddr is the address at which clients connect, "" of a closed server.
+// ClientAddr is the address at which clients connect.
 func (s *Server) ClientAddr() string {
 	if a := s.nats.Addr(); a != nil {
 		return a.String()
@@ -140,7 +146,7 @@ func (o ServerOptions) check() error {
 }
 
 // nats returns the options in NATS's terms.
-func (o ServerOptions) nats(dir string) (*server.Options, error) {
+func (o ServerOptions) nats(dir, password string) (*server.Options, error) {
 	no := &server.Options{
 		ServerName:             o.Name,
 		NoSigs:                 true,
@@ -152,7 +158,6 @@ func (o ServerOptions) nats(dir string) (*server.Options, error) {
 		SyncAlways:             true,
 		JetStreamMaxMemory:     16 << 20,
 		JetStreamMaxStore:      o.MaxStore,
-		DontListen:             o.Closed,
 		PingInterval:           10 * time.Second,
 		WriteDeadline:          5 * time.Second,
 		MaxClosedClients:       16,
@@ -160,17 +165,19 @@ func (o ServerOptions) nats(dir string) (*server.Options, error) {
 	if o.MaxStore == 0 {
 		no.JetStreamMaxStore = 1 << 30
 	}
-	if !o.Closed {
-		var err error
-		if no.Host, no.Port, err = splitAddr("client", o.ClientAddr); err != nil {
-			return nil, err
-		}
-		if no.Port == 0 {
-			no.Port = server.RANDOM_PORT
-		}
+	if o.Closed {
+		// NATS routes only where it also listens for clients.
+		o.ClientAddr, o.User = "127.0.0.1:0", closedUser
+	}
+	var err error
+	if no.Host, no.Port, err = splitAddr("client", o.ClientAddr); err != nil {
+		return nil, err
+	}
+	if no.Port == 0 {
+		no.Port = server.RANDOM_PORT
 	}
 	if o.User != "" {
-		no.Users = []*server.User{{Username: o.User, Password: o.Password}}
+		no.Users = []*server.User{{Username: o.User, Password: password}}
 	}
 	if o.ClientTLS != nil {
 		no.TLS, no.TLSConfig, no.TLSTimeout = true, o.ClientTLS, 5
@@ -210,9 +217,13 @@ func (o ServerOptions) natsCluster(no *server.Options) error {
 	if o.RouteTLS != nil {
 		no.Cluster.TLSConfig, no.Cluster.TLSTimeout = o.RouteTLS, 5
 	}
-	// NATS derives the size of its meta group from the number of routes, so
-	// the list names every member; it drops the route to itself.
+	// NATS takes the number of routes for the number of servers without which
+	// its meta group is not formed at first: all but one of the members, which
+	// is a majority, and goes on with a majority from there.
 	for _, m := range o.Members {
+		if m.Name == o.Name {
+			continue
+		}
 		if _, _, err := net.SplitHostPort(m.Route); err != nil {
 			return fmt.Errorf("bus coordinator %s: route address %q: want host:port: %w", m.Name, m.Route, core.ErrInvalid)
 		}
@@ -221,7 +232,11 @@ func (o ServerOptions) natsCluster(no *server.Options) error {
 	return nil
 }
 
-const routeUser = "coordinator"
+// Users of the embedded server that are not the client's.
+const (
+	routeUser  = "coordinator"
+	closedUser = "exporter"
+)
 
 // routePassword tells generations, and open from closed servers, apart: no
 // server forms a group with one that it must not.
@@ -248,10 +263,8 @@ func probe(ctx context.Context, no *server.Options, routes bool) error {
 		}
 		return l.Close()
 	}
-	if !no.DontListen {
-		if err := try("client", no.Host, no.Port); err != nil {
-			return err
-		}
+	if err := try("client", no.Host, no.Port); err != nil {
+		return err
 	}
 	if routes {
 		return try("route", no.Cluster.Host, no.Cluster.Port)

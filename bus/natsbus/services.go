@@ -239,7 +239,8 @@ func (c *Client) beat(ctx context.Context, reply string) {
 func (c *Client) Request(ctx context.Context, subject string, request []byte) ([]byte, error) {
 	ctx, cancel := c.bound(ctx)
 	defer cancel()
-	for wait := 20 * time.Millisecond; ; wait *= 2 {
+	wait := backoff{20 * time.Millisecond, time.Second}
+	for {
 		m, err := c.ask(ctx, subject, request)
 		if err == nil {
 			return answer(m)
@@ -247,7 +248,7 @@ func (c *Client) Request(ctx context.Context, subject string, request []byte) ([
 		if errors.Is(err, nats.ErrMaxPayload) {
 			return nil, fmt.Errorf("bus request %s: %d bytes: %w: %w", subject, len(request), core.ErrTooLarge, err)
 		}
-		if errors.Is(err, nats.ErrConnectionClosed) || errors.Is(err, nats.ErrBadSubject) || !c.pause(ctx, jitter(wait, time.Second)) {
+		if errors.Is(err, nats.ErrConnectionClosed) || errors.Is(err, nats.ErrBadSubject) || !c.pause(ctx, wait.next()) {
 			return nil, fmt.Errorf("bus request %s: %w", subject, c.unavailable(err, subject))
 		}
 	}
