@@ -198,7 +198,11 @@ func TestAddNodeAndDisk(t *testing.T) {
 }
 
 func TestFailNode(t *testing.T) {
-	m := initial(t, spec{nodes: 5, disks: 3})
+	m := withRows(t, initial(t, spec{nodes: 5, disks: 3}), func(rows core.SlotTable) {
+		for i := range rows { // the order in which disks joined, not that of hashing
+			slices.Reverse(rows[i].Insync[1:])
+		}
+	})
 	owned := map[core.NodeID]int{}
 	p := New(m)
 	next := apply(t, m, t0, core.Change{Kind: core.ChangeFail, Node: "n3", State: "stop"})
@@ -233,6 +237,27 @@ func TestFailNode(t *testing.T) {
 	// It is no error to say it again, and changes nothing.
 	if again, err := apply1(t, next, core.Change{Kind: core.ChangeFail, Node: "n3"}); again != nil || err != nil {
 		t.Errorf("again: %v, %v", again, err)
+	}
+}
+
+// A node on its way out becomes the owner only where there is no other.
+func TestFailPromotesActiveNodes(t *testing.T) {
+	m := initial(t, spec{nodes: 4, disks: 1, slots: 64, r: 3})
+	m = apply(t, m, t0, core.Change{Kind: core.ChangeNodeState, Node: "n1", State: "draining"})
+	m = apply(t, m, t0, core.Change{Kind: core.ChangeDiskState, Disk: 2, State: "detached"})
+	next := apply(t, m, t0, core.Change{Kind: core.ChangeFail, Node: "n3"})
+	promoted := 0
+	for i, row := range next.Slots {
+		if m.OwnerNode(core.SlotID(i)) != "n3" {
+			continue
+		}
+		promoted++
+		if want := slices.Contains(row.Insync, 4); want != (row.Owner() == 4) {
+			t.Errorf("slot %d: owner %d of %v", i, row.Owner(), row.Insync)
+		}
+	}
+	if promoted == 0 {
+		t.Error("n3 owned nothing")
 	}
 }
 

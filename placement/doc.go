@@ -34,10 +34,14 @@
 // quarters of what then moved to a node of four disks would land on the three
 // old ones.
 //
-// Its price is known: where an item takes a large part of all nodes, the
-// nodes' shares lie between their weights and equality, because no node is
-// taken twice before all are taken once. For equal nodes the shares are exact
-// whatever their disks.
+// Its price is known. Chance spreads what is few: with 4,096 slots a disk that
+// should have 819 of the 12,288 places has them within a standard deviation of
+// 3 %; with 100,000 objects it is a few tenths of that. And where an item takes
+// a large part of all nodes, the nodes' shares lie between their weights and
+// equality, because no node is taken twice before all are taken once: exact for
+// equal nodes whatever their disks, 5 % off for three replicas on twelve nodes
+// of weights 1 to 2, but a node twice as heavy as its four peers holds 0.8 of
+// all slots of three replicas, not all of them.
 //
 // # The map
 //

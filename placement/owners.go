@@ -10,7 +10,7 @@ type ownership struct {
 }
 
 func newOwnership(p *Placer, slots core.SlotTable) *ownership {
-	o := &ownership{p: p, load: make([]float64, p.nodes), quota: make([]float64, p.nodes)}
+	o := &ownership{p: p, load: make([]float64, len(p.nodes)), quota: make([]float64, len(p.nodes))}
 	total := 0.0
 	for i := range p.disks {
 		if c := &p.disks[i]; c.takes {

@@ -12,8 +12,14 @@ import (
 // goroutines; make a new one for a new map.
 type Placer struct {
 	disks []candidate // by ID
-	nodes int
+	nodes []site      // as in the map
 	zones int
+}
+
+// site is a node with what placing needs to know of it.
+type site struct {
+	zone  int
+	disks []int // indices in Placer.disks
 }
 
 // candidate is a disk with what placing needs to know of it.
@@ -21,8 +27,7 @@ type candidate struct {
 	id     core.DiskID
 	uuid   string
 	weight float64
-	node   int // index in the map's nodes
-	zone   int
+	node   int  // index in the map's nodes, -1 for none
 	takes  bool // is given new data
 	// down is when the node of an otherwise good disk went down, else zero:
 	// until the grace is over the disk is counted on to come back.
@@ -40,16 +45,15 @@ func New(m *core.Map) *Placer { return newPlacer(m, nil, time.Time{}) }
 
 // newPlacer counts active nodes named in silent as down since now.
 func newPlacer(m *core.Map, silent []core.NodeID, now time.Time) *Placer {
-	p := &Placer{disks: make([]candidate, len(m.Disks)), nodes: len(m.Nodes)}
+	p := &Placer{disks: make([]candidate, len(m.Disks)), nodes: make([]site, len(m.Nodes))}
 	zones := map[string]int{}
-	zoneOf := make([]int, len(m.Nodes))
 	for i := range m.Nodes {
 		z, ok := zones[m.Nodes[i].Zone]
 		if !ok {
 			z = len(zones)
 			zones[m.Nodes[i].Zone] = z
 		}
-		zoneOf[i] = z
+		p.nodes[i].zone = z
 	}
 	p.zones = len(zones)
 	for i := range m.Disks {
@@ -58,11 +62,12 @@ func newPlacer(m *core.Map, silent []core.NodeID, now time.Time) *Placer {
 			return compare(n.ID, id)
 		})
 		if !ok {
-			p.disks[i] = candidate{id: d.ID, node: -1, zone: -1}
+			p.disks[i] = candidate{id: d.ID, node: -1}
 			continue
 		}
 		n := &m.Nodes[ni]
-		c := candidate{id: d.ID, uuid: d.UUID, weight: weightOf(n, d), node: ni, zone: zoneOf[ni]}
+		c := candidate{id: d.ID, uuid: d.UUID, weight: weightOf(n, d), node: ni}
+		p.nodes[ni].disks = append(p.nodes[ni].disks, i)
 		switch {
 		case d.State != core.DiskOK:
 		case n.State == core.NodeActive && slices.Contains(silent, n.ID):
@@ -130,34 +135,36 @@ func (p *Placer) ids(idx []int) []core.DiskID {
 	return out
 }
 
-// room is memory for a selection among the usual number of disks.
+// room is memory for a selection in a cluster of the usual size.
 type room struct {
-	cost   [48]float64
-	counts [48]int
+	cost  [48]float64
+	nodes [16]tally
+	zones [8]int
+}
+
+// tally is what a selection knows of a node.
+type tally struct {
+	taken int
+	best  int // the disk of least cost that can be taken, -1 for none
 }
 
 // selection chooses disks for one item, one after the other.
 type selection struct {
 	p *Placer
-	// cost by index in p.disks; infinite where the disk cannot be chosen.
-	cost []float64
-	// perNode and perZone count what was taken.
-	perNode, perZone []int
-	limit            int // of disks per node
+	// cost by index in p.disks; infinite where the disk cannot be taken.
+	cost  []float64
+	nodes []tally // by index in p.nodes
+	zones []int   // disks taken
+	limit int     // of disks per node
 }
 
+// selection begins to choose for an item among the disks that take data and
+// those away since cut. b must be zero; it is in use as long as the selection.
 func (p *Placer) selection(b *room, item uint64, cut time.Time, limit int) selection {
 	s := selection{p: p, limit: limit}
-	if n := len(p.disks); n <= len(b.cost) {
-		s.cost = b.cost[:n]
-	} else {
-		s.cost = make([]float64, n)
-	}
-	counts := b.counts[:]
-	if n := p.nodes + p.zones; n > len(counts) {
-		counts = make([]int, n)
-	}
-	s.perNode, s.perZone = counts[:p.nodes], counts[p.nodes:p.nodes+p.zones]
+	s.cost = fit(b.cost[:], len(p.disks))
+	s.nodes = fit(b.nodes[:], len(p.nodes))
+	s.zones = fit(b.zones[:], p.zones)
 	for i := range p.disks {
 		c := &p.disks[i]
 		if c.takes || c.away(cut) {
@@ -166,24 +173,43 @@ func (p *Placer) selection(b *room, item uint64, cut time.Time, limit int) selec
 			s.cost[i] = math.Inf(1)
 		}
 	}
+	for n := range s.nodes {
+		s.rank(n)
+	}
 	return s
+}
+
+// fit returns a slice of n zero elements, in the room given if that is enough.
+func fit[E any](room []E, n int) []E {
+	if n <= len(room) {
+		return room[:n]
+	}
+	return make([]E, n)
+}
+
+// rank finds the best disk of a node.
+func (s *selection) rank(node int) {
+	best, least := -1, math.Inf(1)
+	for _, i := range s.p.nodes[node].disks {
+		if s.cost[i] < least {
+			best, least = i, s.cost[i]
+		}
+	}
+	s.nodes[node].best = best
 }
 
 // next returns the best disk not taken yet, or -1: the fewest on its node,
 // then the fewest in its zone, then the least cost.
 func (s *selection) next() int {
-	best, bestNode, bestZone := -1, s.limit, 0
-	for i, c := range s.cost {
-		if math.IsInf(c, 1) {
+	best, fewest, fewestInZone := -1, s.limit, 0
+	for n := range s.nodes {
+		t := &s.nodes[n]
+		if t.best < 0 || t.taken >= s.limit || t.taken > fewest {
 			continue
 		}
-		d := &s.p.disks[i]
-		onNode, inZone := s.perNode[d.node], s.perZone[d.zone]
-		if onNode >= s.limit || onNode > bestNode {
-			continue
-		}
-		if best < 0 || onNode < bestNode || inZone < bestZone || inZone == bestZone && c < s.cost[best] {
-			best, bestNode, bestZone = i, onNode, inZone
+		inZone := s.zones[s.p.nodes[n].zone]
+		if best < 0 || t.taken < fewest || inZone < fewestInZone || inZone == fewestInZone && s.cost[t.best] < s.cost[best] {
+			best, fewest, fewestInZone = t.best, t.taken, inZone
 		}
 	}
 	return best
@@ -191,13 +217,17 @@ func (s *selection) next() int {
 
 // take counts a disk as taken, whether or not it could have been chosen.
 func (s *selection) take(i int) {
-	d := &s.p.disks[i]
-	s.cost[i] = math.Inf(1)
-	if d.node >= 0 {
-		s.perNode[d.node]++
-		s.perZone[d.zone]++
+	if n := s.p.disks[i].node; n >= 0 {
+		s.nodes[n].taken++
+		s.zones[s.p.nodes[n].zone]++
 	}
+	s.refuse(i)
 }
 
 // refuse leaves a disk out.
-func (s *selection) refuse(i int) { s.cost[i] = math.Inf(1) }
+func (s *selection) refuse(i int) {
+	s.cost[i] = math.Inf(1)
+	if n := s.p.disks[i].node; n >= 0 && s.nodes[n].best == i {
+		s.rank(n)
+	}
+}

@@ -79,36 +79,37 @@ func TestBalanceOfSlots(t *testing.T) {
 }
 
 func TestBalanceOfObjects(t *testing.T) {
-	const objects = 100_000
+	const many, fewer = 100_000, 30_000
 	for _, c := range []struct {
 		name       string
+		objects    int
 		s          spec
 		p          core.Policy
 		node, disk float64
 	}{
-		{"ec-4+2, 5 nodes x 3 disks", spec{nodes: 5, disks: 3}, policy("ec-4+2", core.DomainNode), 0.01, 0.02},
-		{"mirror-2, 5 nodes x 3 disks", spec{nodes: 5, disks: 3}, policy("mirror-2", core.DomainNode), 0.01, 0.03},
-		{"none, weights 1:2:4", spec{nodes: 5, disks: 3, weight: func(n, d int) float64 { return float64(int(1) << ((n + d) % 3)) }}, policy("none", core.DomainNode), 0.02, 0.04},
-		{"ec-8+3, 12 nodes x 4 disks, 3 zones", spec{nodes: 12, disks: 4, zones: 3}, policy("ec-8+3", core.DomainNode), 0.01, 0.03},
-		{"ec-4+2 by disk, 1 node x 8 disks", spec{nodes: 1, disks: 8}, policy("ec-4+2", core.DomainDisk), 0.01, 0.01},
-		{"mirror-3, disks 1:2:3", spec{nodes: 6, disks: 3, weight: func(_, d int) float64 { return float64(d + 1) }}, policy("mirror-3", core.DomainNode), 0.01, 0.03},
+		{"ec-4+2, 5 nodes x 3 disks", many, spec{nodes: 5, disks: 3}, policy("ec-4+2", core.DomainNode), 0.01, 0.02},
+		{"mirror-2, 5 nodes x 3 disks", fewer, spec{nodes: 5, disks: 3}, policy("mirror-2", core.DomainNode), 0.02, 0.04},
+		{"none, weights 1:2:4", many, spec{nodes: 5, disks: 3, weight: func(n, d int) float64 { return float64(int(1) << ((n + d) % 3)) }}, policy("none", core.DomainNode), 0.02, 0.04},
+		{"ec-8+3, 12 nodes x 4 disks, 3 zones", fewer, spec{nodes: 12, disks: 4, zones: 3}, policy("ec-8+3", core.DomainNode), 0.01, 0.05},
+		{"ec-4+2 by disk, 1 node x 8 disks", fewer, spec{nodes: 1, disks: 8}, policy("ec-4+2", core.DomainDisk), 0.01, 0.01},
+		{"mirror-3, disks 1:2:3", fewer, spec{nodes: 6, disks: 3, weight: func(_, d int) float64 { return float64(d + 1) }}, policy("mirror-3", core.DomainNode), 0.01, 0.03},
 		// The price of distinct nodes: see the package comment.
-		{"mirror-2, nodes 1:1.5:2 of 12", spec{nodes: 12, disks: 2, weight: func(n, _ int) float64 { return 1 + float64(n%3)/2 }}, policy("mirror-2", core.DomainNode), 0.05, 0.06},
-		{"mirror-3, nodes 1:1.5:2 of 12", spec{nodes: 12, disks: 2, weight: func(n, _ int) float64 { return 1 + float64(n%3)/2 }}, policy("mirror-3", core.DomainNode), 0.10, 0.11},
+		{"mirror-2, nodes 1:1.5:2 of 12", fewer, spec{nodes: 12, disks: 2, weight: func(n, _ int) float64 { return 1 + float64(n%3)/2 }}, policy("mirror-2", core.DomainNode), 0.05, 0.06},
+		{"mirror-3, nodes 1:1.5:2 of 12", fewer, spec{nodes: 12, disks: 2, weight: func(n, _ int) float64 { return 1 + float64(n%3)/2 }}, policy("mirror-3", core.DomainNode), 0.10, 0.11},
 	} {
 		c.s.slots = 1
 		m := initial(t, c.s)
 		p := New(m)
 		wn, wd := weights(m)
 		nodes, disks := map[core.NodeID]int{}, map[core.DiskID]int{}
-		for i := range objects {
+		for i := range c.objects {
 			for _, d := range p.Shards(1, fmt.Sprintf("data/%07d.bin", i), c.p) {
 				disks[d]++
 				nodes[m.NodeOf(d)]++
 			}
 		}
 		n, d := deviation(nodes, wn), deviation(disks, wd)
-		t.Logf("%s: 1e5 objects deviate by %.2f %% over nodes, %.2f %% over disks", c.name, 100*n, 100*d)
+		t.Logf("%s: %d objects deviate by %.2f %% over nodes, %.2f %% over disks", c.name, c.objects, 100*n, 100*d)
 		if n > c.node || d > c.disk {
 			t.Errorf("%s: deviations %.4f and %.4f, want at most %.4f and %.4f", c.name, n, d, c.node, c.disk)
 		}

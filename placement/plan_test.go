@@ -73,7 +73,8 @@ func TestMovement(t *testing.T) {
 // A node goes, and after the grace its slots are rebuilt elsewhere; it
 // returns, and gets exactly its own slots back.
 func TestPlanNodeLostAndBack(t *testing.T) {
-	start := initial(t, spec{nodes: 5, disks: 3})
+	const slots = 1024
+	start := initial(t, spec{nodes: 5, disks: 3, slots: slots})
 	silent := State{Silent: []core.NodeID{"n2"}}
 	m, _ := settle(t, start, t0, silent)
 	if m.Node("n2").State != core.NodeDown {
@@ -89,7 +90,7 @@ func TestPlanNodeLostAndBack(t *testing.T) {
 	if again := Plan(m, t0.Add(59*time.Second), silent); len(again) != 0 {
 		t.Fatalf("within the grace: %+v", again[0])
 	}
-	if members >= 3*4096 {
+	if members >= 3*slots {
 		t.Fatal("nothing was lost")
 	}
 
@@ -100,8 +101,8 @@ func TestPlanNodeLostAndBack(t *testing.T) {
 	ownersBalanced(t, "back within the grace", back)
 	t.Logf("back within the grace: %d steps", steps)
 	mv := moved(t, "back within the grace", m, back)
-	if mv.Moved != 3*4096-members {
-		t.Errorf("%d members moved, %d were missing", mv.Moved, 3*4096-members)
+	if mv.Moved != 3*slots-members {
+		t.Errorf("%d members moved, %d were missing", mv.Moved, 3*slots-members)
 	}
 
 	// Gone for good: everybody takes a part.
@@ -110,8 +111,8 @@ func TestPlanNodeLostAndBack(t *testing.T) {
 	atTarget(t, "healed", healed)
 	ownersBalanced(t, "healed", healed)
 	t.Logf("healed: %d steps", steps)
-	if mv := moved(t, "healed", m, healed); mv.Moved != 3*4096-members {
-		t.Errorf("%d members moved, %d were missing", mv.Moved, 3*4096-members)
+	if mv := moved(t, "healed", m, healed); mv.Moved != 3*slots-members {
+		t.Errorf("%d members moved, %d were missing", mv.Moved, 3*slots-members)
 	}
 
 	// And returns: the table is what it was.
@@ -255,6 +256,10 @@ func TestPlanDoesNotWaitWithOneCopyLeft(t *testing.T) {
 			t.Fatalf("slot %d: %d disks join %v, want %d", i, got, m.Slots[i].Insync, want)
 		}
 	}
+	joining := apply(t, m, t0.Add(time.Second), Plan(m, t0.Add(time.Second), s)...)
+	if more := Plan(joining, t0.Add(time.Second), s); joining == m || len(more) != 0 {
+		t.Fatalf("a second plan, with epoch %d after %d: %+v", joining.Epoch, m.Epoch, more)
+	}
 	joined := m.Epoch
 	m, _ = settle(t, m, t0.Add(time.Second), s)
 	for i, row := range m.Slots {
@@ -383,6 +388,12 @@ func TestPlanCancelsJoins(t *testing.T) {
 	if got := plan(full); !is(got, core.ChangeDrop, others[0]) {
 		t.Errorf("full row with a joiner that is not wanted: %+v", got)
 	}
+	wanted := withRows(t, m, func(r core.SlotTable) {
+		r[3].Insync, r[3].Joining = []core.DiskID{in[0], in[1], others[0]}, []core.DiskID{in[2]}
+	})
+	if got := plan(wanted); len(got) != 0 {
+		t.Errorf("full row with a joiner that is wanted: %+v", got)
+	}
 	short := withRows(t, m, func(r core.SlotTable) { r[3].Insync, r[3].Joining = in[:2], others[:1] })
 	if got := plan(short); !is(got, core.ChangeJoin, in[2]) {
 		t.Errorf("short row with a joiner that is not wanted: %+v", got)
@@ -401,6 +412,27 @@ func TestPlanCancelsJoins(t *testing.T) {
 	})
 	if got := plan(away); len(got) != 0 {
 		t.Errorf("row with a stand-in that joins: %+v", got)
+	}
+}
+
+// Where a disk is wanted by more rows than may join it, rows that lack a disk
+// come before those that only have a wrong one.
+func TestPlanJoinsTheShortFirst(t *testing.T) {
+	m := initial(t, spec{nodes: 4, disks: 1, slots: 16})
+	var rows []core.SlotID // that have disk 1
+	for i := range m.Slots {
+		if m.Slots[i].Has(1) {
+			rows = append(rows, core.SlotID(i))
+		}
+	}
+	wrong, short := rows[0], rows[len(rows)-1]
+	m = withRows(t, m, func(r core.SlotTable) {
+		r[wrong].Insync = []core.DiskID{2, 3, 4}
+		r[short].Insync = slices.DeleteFunc(r[short].Insync, func(d core.DiskID) bool { return d == 1 })
+	})
+	plan := Plan(m, t0, State{MaxJoins: 1})
+	if len(plan) != 1 || plan[0].Kind != core.ChangeJoin || plan[0].Slot != short {
+		t.Errorf("got %+v, want slot %d joined, before slot %d", plan, short, wrong)
 	}
 }
 
