@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/shoalstore/shoal/core"
+	"github.com/shoalstore/shoal/core/job"
 	"github.com/shoalstore/shoal/plugins/api"
 	"github.com/shoalstore/shoal/plugins/api/client"
 )
@@ -53,7 +54,7 @@ func (s *shardFlags) run(ctx context.Context, c *client.Client, arg string) erro
 	if err != nil {
 		return err
 	}
-	t, err := parseTemplate(u.Key)
+	names, err := job.Expand(u.Key)
 	if err != nil {
 		return err
 	}
@@ -71,10 +72,10 @@ func (s *shardFlags) run(ctx context.Context, c *client.Client, arg string) erro
 		return err
 	}
 	s.recursive = true // one line of summary at the end
-	m.bar.plan(t.count(), t.count()*shardSize(int64(s.size), s.count))
+	m.bar.plan(int64(len(names)), int64(len(names))*shardSize(int64(s.size), s.count))
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(max(s.workers, 1))
-	for name := range t.names() {
+	for _, name := range names {
 		if gctx.Err() != nil {
 			break
 		}

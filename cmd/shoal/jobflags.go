@@ -16,6 +16,7 @@ import (
 
 	"github.com/shoalstore/shoal/config"
 	"github.com/shoalstore/shoal/core"
+	"github.com/shoalstore/shoal/core/job"
 	"github.com/shoalstore/shoal/plugins/api"
 	"github.com/shoalstore/shoal/plugins/api/client"
 )
@@ -73,7 +74,7 @@ func (j *jobFlags) spec(*cobra.Command) (api.JobSpec, error) {
 		s.UnavailableTimeout = time.Duration(j.patience).String()
 	}
 	if s.Template != "" {
-		if _, err := parseTemplate(s.Template); err != nil {
+		if _, err := job.Expand(s.Template); err != nil {
 			return s, err
 		}
 	}
@@ -170,7 +171,7 @@ func (j *jobFlags) runPair(ctx context.Context, c *client.Client, cmd *cobra.Com
 
 // runJob starts a job and, unless told otherwise, waits for its end.
 func (j *jobFlags) runJob(ctx context.Context, c *client.Client, spec api.JobSpec) error {
-	job, err := c.StartJob(ctx, spec)
+	started, err := c.StartJob(ctx, spec)
 	if err != nil {
 		if ctx.Err() != nil {
 			j.hint("Whether the job was started is not known; to see: shoal show job %s", spec.Kind)
@@ -179,13 +180,13 @@ func (j *jobFlags) runJob(ctx context.Context, c *client.Client, spec api.JobSpe
 	}
 	if j.detach || j.startOnly && !j.progress {
 		if j.json {
-			return j.printJSON(job)
+			return j.printJSON(started)
 		}
-		fmt.Fprintln(j.out, job.ID)
-		j.hint("%s", nextCommands(job.ID))
+		fmt.Fprintln(j.out, started.ID)
+		j.hint("%s", nextCommands(started.ID))
 		return nil
 	}
-	return j.options.watch(ctx, c, job, watchFlags{progress: j.progress, refresh: j.refresh})
+	return j.watch(ctx, c, started, watchFlags{progress: j.progress, refresh: j.refresh})
 }
 
 func nextCommands(id string) string {
@@ -200,7 +201,7 @@ type watchFlags struct {
 
 // watch waits for a job's end, prints its outcome and returns it as an error.
 // The end of ctx detaches from the job.
-func (o *options) watch(ctx context.Context, c *client.Client, job api.Job, w watchFlags) error {
+func (o *options) watch(ctx context.Context, c *client.Client, running api.Job, w watchFlags) error {
 	refresh := time.Duration(w.refresh)
 	if refresh == 0 {
 		refresh = o.defaultRefresh()
@@ -210,18 +211,18 @@ func (o *options) watch(ctx context.Context, c *client.Client, job api.Job, w wa
 	case w.progress && o.json:
 		each = func(j api.Job) { printLine(o.err, j) }
 	case w.progress && !o.quiet:
-		d := o.newDisplay(verbOf(job.Kind))
+		d := o.newDisplay(verbOf(running.Kind))
 		each = func(j api.Job) { d.show(booksOf(j)) }
 		end = d.end
 	}
-	last, err := c.WatchJob(ctx, job.ID, refresh, each)
+	last, err := c.WatchJob(ctx, running.ID, refresh, each)
 	end(err == nil && last.State == api.JobDone)
 	if err != nil {
-		o.hint("Detached; %s[%s] goes on in the cluster.\n%s", job.Kind, job.ID, nextCommands(job.ID))
+		o.hint("Detached; %s[%s] goes on in the cluster.\n%s", running.Kind, running.ID, nextCommands(running.ID))
 		if errors.Is(err, errInterrupted) {
 			return withCode(exitDetached, errSilent)
 		}
-		return fmt.Errorf("watch %s[%s]: %w", job.Kind, job.ID, err)
+		return fmt.Errorf("watch %s[%s]: %w", running.Kind, running.ID, err)
 	}
 	return o.outcome(last)
 }
@@ -235,10 +236,10 @@ func booksOf(j api.Job) books {
 	if j.ETA != nil && !j.State.Ended() {
 		b.eta = max(time.Until(*j.ETA), 0)
 	}
-	switch {
-	case j.State == api.JobWaiting:
+	switch j.State {
+	case api.JobWaiting:
 		b.note = "waiting for " + strings.Join(j.WaitingFor, ", ")
-	case j.State == api.JobPending, j.State == api.JobPlanning, j.State == api.JobVerifying:
+	case api.JobPending, api.JobPlanning, api.JobVerifying:
 		b.note = string(j.State)
 	}
 	return b
@@ -281,19 +282,20 @@ func (o *options) outcome(j api.Job) error {
 
 func describeOutcome(j api.Job) string {
 	verb := strings.ToLower(verbOf(j.Kind))
-	text := fmt.Sprintf("%s[%s] %s: %s %d objects, %s", j.Kind, j.ID, j.State, verb, j.Done.Objects, formatBytes(j.Done.Bytes))
+	var text strings.Builder
+	fmt.Fprintf(&text, "%s[%s] %s: %s %d objects, %s", j.Kind, j.ID, j.State, verb, j.Done.Objects, formatBytes(j.Done.Bytes))
 	for _, part := range []struct {
 		name string
 		a    api.Amount
 	}{{"skipped", j.Skipped}, {"failed", j.Failed}, {"dropped", j.Dropped}} {
 		if part.a.Objects > 0 {
-			text += fmt.Sprintf("; %s %d, %s", part.name, part.a.Objects, formatBytes(part.a.Bytes))
+			fmt.Fprintf(&text, "; %s %d, %s", part.name, part.a.Objects, formatBytes(part.a.Bytes))
 		}
 	}
 	if j.Started != nil && j.Ended != nil {
-		text += fmt.Sprintf(" in %s", formatDuration(j.Ended.Sub(*j.Started)))
+		text.WriteString(" in " + formatDuration(j.Ended.Sub(*j.Started)))
 	}
-	return text
+	return text.String()
 }
 
 // printLine prints a JSON line to a stream other than stdout.

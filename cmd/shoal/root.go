@@ -11,15 +11,16 @@ import (
 
 // execute runs the command line and returns the exit code.
 func execute(ctx context.Context, o *options, args []string) int {
-	root := newRootCommand(o)
+	root := newRootCommand(o) //nolint:contextcheck // commands get theirs from cobra
 	root.SetArgs(args)
 	root.SetIn(o.in)
 	root.SetOut(o.out)
 	root.SetErr(o.err)
 	stop := context.CancelFunc(func() {})
 	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {
-		ctx, stop = o.limited(ctx)
-		cmd.SetContext(ctx)
+		limited, cancel := o.limited(ctx)
+		stop = cancel
+		cmd.SetContext(limited)
 		return nil
 	}
 	err := root.ExecuteContext(ctx)

@@ -4,18 +4,19 @@ import (
 	"context"
 	"log/slog"
 
+	"github.com/shoalstore/shoal/cmd/shoal/internal/nodeserver"
 	"github.com/shoalstore/shoal/config"
 	"github.com/shoalstore/shoal/plugins/api"
 )
 
 // runServer runs a node until ctx ends.
-func runServer(context.Context, config.Config, *slog.Logger) error {
-	return api.NotBuilt("shoal server")
+func runServer(ctx context.Context, c config.Config, log *slog.Logger) error {
+	return nodeserver.Run(ctx, c, version(), log)
 }
 
 // runInit makes a cluster of the nodes and returns its id.
-func runInit(context.Context, []config.Config, initOptions, *slog.Logger) (string, error) {
-	return "", api.NotBuilt("shoal init")
+func runInit(ctx context.Context, nodes []config.Config, in initOptions, log *slog.Logger) (string, error) {
+	return nodeserver.Init(ctx, nodes, nodeserver.InitOptions{Slots: in.Slots, Replicas: in.Replicas, Force: in.Force}, log)
 }
 
 // runJoin adds the node to the cluster of its seeds.

@@ -29,7 +29,6 @@ type transferFlags struct {
 	workers   int
 	show      bool
 	refresh   durationFlag
-	props     []string
 }
 
 func (t *transferFlags) add(cmd *cobra.Command) {

@@ -57,6 +57,9 @@ type Options struct {
 	// the middle of a body, before it is given up; 15 seconds if zero. Requests
 	// that wait on purpose add their time.
 	Silence time.Duration
+	// PartSize is the size of the parts in which large objects move, at least
+	// 5 MiB; 16 MiB if zero. Objects of up to two parts move whole.
+	PartSize int64
 	// Transport carries the requests; one made for many parallel requests to
 	// few hosts if nil.
 	Transport http.RoundTripper
@@ -101,6 +104,12 @@ func New(o Options) (*Client, error) {
 	}
 	if o.Silence == 0 {
 		o.Silence = 15 * time.Second
+	}
+	if o.PartSize == 0 {
+		o.PartSize = defaultPart
+	}
+	if o.PartSize < core.MinPart {
+		return nil, fmt.Errorf("parts of %d bytes: want at least %d: %w", o.PartSize, core.MinPart, core.ErrInvalid)
 	}
 	if o.Clock == nil {
 		o.Clock = newSystemClock()

@@ -271,9 +271,10 @@ func (c *Client) call(ctx context.Context, r request, in, out any) (repeated boo
 		}
 		r.header = http.Header{"Content-Type": {"application/json"}}
 	}
-	budget := c.o.Clock.Boot()
+	start := c.o.Clock.Boot()
 	for {
-		resp, repeated, err := c.do(ctx, &r)
+		resp, again, err := c.do(ctx, &r)
+		repeated = repeated || again
 		if err != nil {
 			return repeated, err
 		}
@@ -289,10 +290,11 @@ func (c *Client) call(ctx context.Context, r request, in, out any) (repeated boo
 			return repeated, nil
 		}
 		// The node died while it answered.
+		repeated = true
 		if ctx.Err() != nil {
 			return true, fmt.Errorf("%s: %w", &r, context.Cause(ctx))
 		}
-		if spent := c.o.Clock.Boot().Sub(budget); spent > c.o.RetryFor {
+		if spent := c.o.Clock.Boot().Sub(start); spent > c.o.RetryFor {
 			return true, gaveUp(r.String(), spent, err)
 		}
 	}

@@ -10,12 +10,14 @@ import (
 	"github.com/shoalstore/shoal/core"
 )
 
-// Sizes of parallel transfers.
+// Defaults of parallel transfers.
 const (
-	partSize    = 16 << 20
-	wholeLimit  = 32 << 20 // larger objects go in parts
-	defaultWork = 4        // parts at once
+	defaultPart = 16 << 20
+	defaultWork = 4 // parts at once
 )
+
+// wholeLimit is the size above which objects go in parts.
+func (c *Client) wholeLimit() int64 { return 2 * c.o.PartSize }
 
 // TransferOptions say how an object is moved.
 type TransferOptions struct {
@@ -51,25 +53,26 @@ func (c *Client) Download(ctx context.Context, alias, key string, dst io.WriterA
 		return ObjectInfo{}, err
 	}
 	defer func() { _ = first.Close() }()
-	if first.Size <= wholeLimit || first.ETag == "" {
+	size := c.o.PartSize
+	if first.Size <= c.wholeLimit() || first.ETag == "" {
 		_, err := io.Copy(&offsetWriter{dst: dst, moved: o.moved}, first)
 		return first.ObjectInfo, err
 	}
 	// The open stream goes on as the first range.
-	sums := make([]crc, (first.Size+partSize-1)/partSize)
+	sums := make([]crc, (first.Size+size-1)/size)
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(o.parallel())
 	g.Go(func() error {
 		w := &offsetWriter{dst: dst, moved: o.moved}
-		_, err := io.CopyN(w, first, partSize)
+		_, err := io.CopyN(w, first, size)
 		_ = first.Close()
 		sums[0] = w.sum
 		return err
 	})
 	for i := 1; i < len(sums) && ctx.Err() == nil; i++ {
 		g.Go(func() error {
-			w := &offsetWriter{dst: dst, off: int64(i) * partSize, moved: o.moved}
-			r, err := c.Get(ctx, alias, key, GetOptions{Offset: w.off, Length: min(partSize, first.Size-w.off), ETag: first.ETag})
+			w := &offsetWriter{dst: dst, off: int64(i) * size, moved: o.moved}
+			r, err := c.Get(ctx, alias, key, GetOptions{Offset: w.off, Length: min(size, first.Size-w.off), ETag: first.ETag})
 			if err != nil {
 				return err
 			}
@@ -84,7 +87,7 @@ func (c *Client) Download(ctx context.Context, alias, key string, dst io.WriterA
 	}
 	sum := sums[0]
 	for i, s := range sums[1:] {
-		sum = sum.join(s, min(partSize, first.Size-int64(i+1)*partSize))
+		sum = sum.join(s, min(size, first.Size-int64(i+1)*size))
 	}
 	if first.CRC64NVME != "" && first.CRC64NVME != sum.String() {
 		return first.ObjectInfo, fmt.Errorf("%s/%s: the cluster keeps CRC64NVME %s, what came has %s: %w",

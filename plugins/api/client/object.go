@@ -1,6 +1,7 @@
 package client
 
 import (
+	"bytes"
 	"context"
 	"encoding/xml"
 	"errors"
@@ -123,6 +124,7 @@ func (c *Client) xml(ctx context.Context, r *request, out any) error {
 		body, err := io.ReadAll(resp.Body)
 		_ = resp.Body.Close()
 		if err == nil {
+			body = withoutControls(body)
 			var late struct{ XMLName xml.Name }
 			if err = xml.Unmarshal(body, &late); err != nil {
 				return fmt.Errorf("%s: malformed answer: %w", r, err)
@@ -145,6 +147,26 @@ func (c *Client) xml(ctx context.Context, r *request, out any) error {
 		if c.o.Clock.Wait(ctx, 200*time.Millisecond) != nil {
 			return interrupted(ctx, r.String(), err)
 		}
+	}
+}
+
+// withoutControls takes out references to control characters. S3 writes keys so
+// that have them, and XML does not allow it; here nobody reads keys.
+func withoutControls(body []byte) []byte {
+	rest := body
+	var out []byte
+	for {
+		i := bytes.Index(rest, []byte("&#x"))
+		if i < 0 {
+			return append(out, rest...)
+		}
+		end := i + bytes.IndexByte(rest[i:], ';')
+		n, err := strconv.ParseUint(string(rest[i+3:max(end, i+3)]), 16, 32)
+		if err != nil || n >= ' ' {
+			out, rest = append(out, rest[:i+3]...), rest[i+3:]
+			continue
+		}
+		out, rest = append(append(out, rest[:i]...), '?'), rest[end+1:]
 	}
 }
 

@@ -25,7 +25,7 @@ import (
 // carries the checksum of its bytes and is sent again, elsewhere, when it
 // fails; it takes effect once. Nothing is visible before the whole object is.
 func (c *Client) Upload(ctx context.Context, alias, key string, src io.Reader, size int64, o TransferOptions) (ObjectInfo, error) {
-	first, more, err := readPart(src, firstPart(size))
+	first, more, err := readPart(src, c.firstPart(size))
 	if err != nil {
 		return ObjectInfo{}, fmt.Errorf("%s/%s: %w", alias, key, err)
 	}
@@ -76,30 +76,30 @@ func checkSize(alias, key string, want, got int64) error {
 }
 
 // firstPart is how much is read before it is known whether parts are needed.
-func firstPart(size int64) int64 {
-	if size <= wholeLimit {
-		return wholeLimit
+func (c *Client) firstPart(size int64) int64 {
+	if size <= c.wholeLimit() {
+		return c.wholeLimit()
 	}
-	return partOf(size, 0)
+	return c.partOf(size, 0)
 }
 
 // partOf is the size of part i, from 0: such that the parts are at most 10,000,
 // also where the size is not known; then they double every 1,000.
-func partOf(size int64, i int) int64 {
+func (c *Client) partOf(size int64, i int) int64 {
 	if size >= 0 {
-		n := int64(partSize)
+		n := c.o.PartSize
 		for n*core.MaxParts < size {
 			n *= 2
 		}
 		return n
 	}
-	return partSize << min(i/1000, 5)
+	return c.o.PartSize << min(i/1000, 5)
 }
 
 // readPart reads up to n bytes. more says that there are others behind them.
 func readPart(src io.Reader, n int64) (part []byte, more bool, err error) {
 	var b bytes.Buffer
-	b.Grow(int(min(n, partSize)))
+	b.Grow(int(min(n, defaultPart)))
 	got, err := io.Copy(&b, io.LimitReader(src, n))
 	if err != nil {
 		return nil, false, fmt.Errorf("read the source: %w", err)
@@ -167,7 +167,7 @@ func (c *Client) sendParts(ctx context.Context, alias, key, id string, first []b
 		if !more {
 			break
 		}
-		data, more, readErr = readPart(src, partOf(size, number))
+		data, more, readErr = readPart(src, c.partOf(size, number))
 		if readErr != nil {
 			break
 		}

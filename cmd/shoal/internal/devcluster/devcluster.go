@@ -357,8 +357,7 @@ func (c *Cluster) Down(ctx context.Context) error {
 	var running []Node
 	for _, name := range s.names() {
 		n, err := c.signal(name, Stopped, terminate)
-		var refused *api.Error
-		if errors.As(err, &refused) {
+		if _, refused := errors.AsType[*api.Error](err); refused {
 			continue // does not run
 		}
 		if err != nil {

@@ -59,8 +59,7 @@ func (c *Cluster) launch(name string) error {
 
 // ignoreExit drops the error that tells of the kill.
 func ignoreExit(err error) error {
-	var exit *exec.ExitError
-	if errors.As(err, &exit) {
+	if _, killed := errors.AsType[*exec.ExitError](err); killed {
 		return nil
 	}
 	return err

@@ -1,0 +1,197 @@
+package apitest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"slices"
+	"sort"
+	"strings"
+	"sync"
+
+	"github.com/shoalstore/shoal/core"
+	"github.com/shoalstore/shoal/core/memobjects"
+	"github.com/shoalstore/shoal/plugins/api"
+	"github.com/shoalstore/shoal/plugins/api/server"
+)
+
+// Buckets are the buckets of the cluster and the remote ones behind it.
+type Buckets struct {
+	objects *memobjects.Store
+
+	mu     sync.Mutex
+	remote map[core.BucketName][]api.Object
+}
+
+// AddRemote makes a remote bucket with objects, none of which is present.
+func (b *Buckets) AddRemote(name core.BucketName, objects ...api.Object) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.remote[name] = objects
+}
+
+func (b *Buckets) remoteOf(name core.BucketName) ([]api.Object, bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	list, ok := b.remote[name]
+	return list, ok
+}
+
+func (b *Buckets) find(ctx context.Context, name core.BucketName) (core.Bucket, error) {
+	list, err := b.objects.Buckets(ctx)
+	if err != nil {
+		return core.Bucket{}, err
+	}
+	for _, known := range list {
+		if known.Name == name {
+			return known, nil
+		}
+	}
+	return core.Bucket{}, fmt.Errorf("%s: %w", name, core.ErrNoSuchBucket)
+}
+
+// Buckets implements server.BucketService.
+func (b *Buckets) Buckets(ctx context.Context, provider core.Provider, all bool) ([]api.Bucket, error) {
+	list, err := b.objects.Buckets(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var out []api.Bucket
+	seen := make(map[core.BucketName]bool)
+	for _, known := range list {
+		seen[known.Name] = true
+		if provider == "" || known.Name.Provider == provider {
+			out = append(out, api.BucketOf(known))
+		}
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for name := range b.remote {
+		if all && !seen[name] && (provider == "" || name.Provider == provider) {
+			out = append(out, api.Bucket{URI: name.String(), Provider: name.Provider, Name: name.Name})
+		}
+	}
+	slices.SortFunc(out, func(a, b api.Bucket) int { return strings.Compare(a.URI, b.URI) })
+	return out, nil
+}
+
+// Bucket implements server.BucketService.
+func (b *Buckets) Bucket(ctx context.Context, name core.BucketName) (api.Bucket, error) {
+	known, err := b.find(ctx, name)
+	return api.BucketOf(known), err
+}
+
+// CreateBucket implements server.BucketService.
+func (b *Buckets) CreateBucket(ctx context.Context, name core.BucketName, in api.CreateBucket) (api.Bucket, error) {
+	if known, err := b.find(ctx, name); err == nil {
+		if in.IfAbsent {
+			return api.BucketOf(known), nil
+		}
+		return api.Bucket{}, fmt.Errorf("%s: %w", name, core.ErrExists)
+	}
+	if _, ok := b.remoteOf(name); name.Provider != core.Shoal && !ok {
+		return api.Bucket{}, fmt.Errorf("%s: %w", name, core.ErrNoSuchBucket)
+	}
+	policy := in.Props.Apply(core.Policy{Scheme: core.Mirror(2), Domain: core.DomainNode, Inline: 128 << 10, ETag: "md5"})
+	made, err := b.objects.CreateBucket(ctx, name, &policy, in.Alias)
+	return api.BucketOf(made), err
+}
+
+// SetBucket implements server.BucketService. It checks the request only.
+func (b *Buckets) SetBucket(ctx context.Context, name core.BucketName, in api.SetBucket) (api.Bucket, error) {
+	known, err := b.find(ctx, name)
+	if err != nil {
+		return api.Bucket{}, err
+	}
+	known.Policy = in.Props.Apply(known.Policy)
+	if in.Alias != "" {
+		known.Alias = in.Alias
+	}
+	return api.BucketOf(known), nil
+}
+
+// DeleteBucket implements server.BucketService.
+func (b *Buckets) DeleteBucket(ctx context.Context, name core.BucketName) error {
+	known, err := b.find(ctx, name)
+	if err != nil {
+		return err
+	}
+	return b.objects.DeleteBucket(ctx, known.Alias)
+}
+
+// Summary implements server.BucketService.
+func (b *Buckets) Summary(ctx context.Context, name core.BucketName, p api.Presence) (api.Summary, error) {
+	s := api.Summary{Bucket: name.String(), Accessible: true}
+	for o, err := range b.Objects(ctx, name, server.ListOptions{}) {
+		if err != nil {
+			return s, err
+		}
+		if o.Cached {
+			s.Present = s.Present.Add(api.Amount{Objects: 1, Bytes: o.Size})
+		}
+	}
+	if list, ok := b.remoteOf(name); ok && p != api.Cached {
+		s.Remote = new(api.Amount)
+		for _, o := range list {
+			*s.Remote = s.Remote.Add(api.Amount{Objects: 1, Bytes: o.Size})
+		}
+	}
+	return s, nil
+}
+
+// Objects implements server.BucketService.
+func (b *Buckets) Objects(ctx context.Context, name core.BucketName, o server.ListOptions) iter.Seq2[api.Object, error] {
+	return func(yield func(api.Object, error) bool) {
+		all, err := b.collect(ctx, name)
+		if err != nil {
+			yield(api.Object{}, err)
+			return
+		}
+		n := 0
+		for _, object := range all {
+			wanted := o.Presence == api.AnyPresence || object.Cached == (o.Presence == api.Cached)
+			if object.Name <= o.After && o.After != "" || !strings.HasPrefix(object.Name, o.Prefix) || !wanted {
+				continue
+			}
+			if n++; o.Max > 0 && n > o.Max {
+				return
+			}
+			if !yield(object, nil) {
+				return
+			}
+		}
+	}
+}
+
+// collect merges what is present with what is remote.
+func (b *Buckets) collect(ctx context.Context, name core.BucketName) ([]api.Object, error) {
+	list, remote := b.remoteOf(name)
+	byName := make(map[string]api.Object)
+	for _, o := range list {
+		byName[o.Name] = o
+	}
+	known, err := b.find(ctx, name)
+	if err != nil && (!remote || !errors.Is(err, core.ErrNoSuchBucket)) {
+		return nil, err
+	}
+	for after := ""; err == nil; {
+		page, pageErr := b.objects.List(ctx, known, core.ListOptions{After: after, Max: 1000})
+		if pageErr != nil {
+			return nil, pageErr
+		}
+		for _, o := range page.Objects {
+			byName[o.Key] = api.Object{Name: o.Key, Size: o.Size, ETag: o.ETag, Cached: true, Modified: o.Modified}
+		}
+		if !page.More {
+			break
+		}
+		after = page.Next
+	}
+	out := make([]api.Object, 0, len(byName))
+	for _, o := range byName {
+		out = append(out, o)
+	}
+	sort.Slice(out, func(i, j int) bool { return out[i].Name < out[j].Name })
+	return out, nil
+}
