@@ -3,6 +3,7 @@ package apitest
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -148,8 +149,8 @@ func (j *Jobs) Jobs(_ context.Context, f server.JobFilter) ([]api.Job, error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	var out []api.Job
-	for i := len(j.jobs) - 1; i >= 0; i-- {
-		job := *j.jobs[i]
+	for _, known := range slices.Backward(j.jobs) {
+		job := *known
 		if (f.All || !job.State.Ended()) && (f.Kind == "" || job.Kind == f.Kind) && (f.Bucket == "" || job.From == f.Bucket || job.To == f.Bucket) {
 			out = append(out, job)
 		}
