@@ -37,6 +37,8 @@ type Stats struct {
 	Writers, Readers int
 	// Calls is the number of calls that have not returned.
 	Calls int
+	// SizeHint is the size that the last Create was given.
+	SizeHint int64
 }
 
 // Store implements [core.Store] in memory.
@@ -49,6 +51,7 @@ type Store struct {
 	shards map[core.ShardID]*shard
 	faults []*fault
 	stats  Stats
+	starts int
 }
 
 var (
@@ -134,8 +137,26 @@ func (s *Store) Corrupt(id core.ShardID, off int64) error {
 	return nil
 }
 
+// Restart breaks what is open, as the restart of a node does: its readers and
+// writers return ErrUnavailable from now on.
+func (s *Store) Restart() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.starts++
+}
+
+// broken says whether the store was restarted since that start.
+func (s *Store) broken(start int, id core.ShardID) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.starts != start {
+		return fmt.Errorf("shard %v: connection lost: %w", id, core.ErrUnavailable)
+	}
+	return nil
+}
+
 // Create implements [core.Store].
-func (s *Store) Create(ctx context.Context, m core.ShardMeta, _ int64) (core.ShardWriter, error) {
+func (s *Store) Create(ctx context.Context, m core.ShardMeta, size int64) (core.ShardWriter, error) {
 	if _, err := s.enter(ctx, Create, m.ID, 0); err != nil {
 		return nil, err
 	}
@@ -143,7 +164,8 @@ func (s *Store) Create(ctx context.Context, m core.ShardMeta, _ int64) (core.Sha
 	defer s.mu.Unlock()
 	s.stats.Creates++
 	s.stats.Writers++
-	return &writer{store: s, ctx: ctx, shard: &shard{meta: m}}, nil
+	s.stats.SizeHint = size
+	return &writer{store: s, start: s.starts, ctx: ctx, shard: &shard{meta: m}}, nil
 }
 
 // Open implements [core.Store].
@@ -159,7 +181,7 @@ func (s *Store) Open(ctx context.Context, id core.ShardID) (core.ShardReader, er
 	}
 	s.stats.Opens++
 	s.stats.Readers++
-	return &reader{store: s, ctx: ctx, shard: sh}, nil
+	return &reader{store: s, start: s.starts, ctx: ctx, shard: sh}, nil
 }
 
 // Delete implements [core.Store].
@@ -176,6 +198,7 @@ func (s *Store) Delete(ctx context.Context, id core.ShardID) error {
 
 type writer struct {
 	store *Store
+	start int
 	ctx   context.Context // bounds the stream, as core.Store says
 	shard *shard
 	err   error // final
@@ -188,6 +211,9 @@ func (w *writer) Write(p []byte) (int, error) {
 		return 0, w.final("write")
 	}
 	n, err := w.store.enter(w.ctx, Write, w.shard.meta.ID, len(p))
+	if err == nil {
+		err = w.store.broken(w.start, w.shard.meta.ID)
+	}
 	if err != nil {
 		w.err = err
 	}
@@ -218,7 +244,11 @@ func (w *writer) Commit(ctx context.Context) error {
 	if w.err != nil || w.ended {
 		return w.final("commit")
 	}
-	if _, err := w.store.enter(ctx, Commit, w.shard.meta.ID, 0); err != nil {
+	_, err := w.store.enter(ctx, Commit, w.shard.meta.ID, 0)
+	if err == nil {
+		err = w.store.broken(w.start, w.shard.meta.ID)
+	}
+	if err != nil {
 		w.err = err
 		return err
 	}
@@ -254,6 +284,7 @@ func (w *writer) Close() error {
 
 type reader struct {
 	store *Store
+	start int
 	ctx   context.Context // bounds the stream, as core.Store says
 	shard *shard
 
@@ -274,6 +305,9 @@ func (r *reader) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
 	defer cancel()
 	defer context.AfterFunc(r.ctx, cancel)() //nolint:contextcheck // both bound the call
 	n, err := r.store.enter(ctx, Read, id, len(p))
+	if err == nil {
+		err = r.store.broken(r.start, id)
+	}
 	if err != nil {
 		return 0, err
 	}

@@ -115,6 +115,30 @@ func TestDiscard(t *testing.T) {
 	}
 }
 
+func TestRestart(t *testing.T) {
+	s := memstore.New(schemetest.Clock{})
+	id := put(t, s, []byte("content"))
+	r, err := s.Open(t.Context(), id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w, err := s.Create(t.Context(), core.ShardMeta{}, 17)
+	if err != nil || s.Stats().SizeHint != 17 {
+		t.Fatalf("create: got error %v and hint %d, want none and 17", err, s.Stats().SizeHint)
+	}
+	s.Restart()
+	if _, err := r.ReadAt(t.Context(), make([]byte, 7), 0); !errors.Is(err, core.ErrUnavailable) {
+		t.Errorf("read after a restart: got error %v, want ErrUnavailable", err)
+	}
+	if err := w.Commit(t.Context()); !errors.Is(err, core.ErrUnavailable) || s.Len() != 1 {
+		t.Errorf("commit after a restart: got error %v and %d shards, want ErrUnavailable and the old one", err, s.Len())
+	}
+	_, _ = r.Close(), w.Close()
+	if got, err := get(t, s, id, 7, 0); err != nil || string(got) != "content" {
+		t.Errorf("opened anew: got %q, %v", got, err)
+	}
+}
+
 func TestCorrupt(t *testing.T) {
 	s := memstore.New(schemetest.Clock{})
 	id := put(t, s, schemetest.Data(2*memstore.BlockSize, 2))

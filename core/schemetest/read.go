@@ -257,6 +257,19 @@ func testTooManyLosses(t *testing.T, r *Rig) {
 			}
 		}
 	}
+	// Damage is no reason for ErrCorrupt where a disk's return would help.
+	if s.M > 0 {
+		spec := r.spec(e)
+		if err := r.Disk(e, 0).Corrupt(e.Shard(0), 0); err != nil {
+			t.Fatal(err)
+		}
+		for i := range s.M {
+			spec.Src[i+1] = nil
+		}
+		if _, err := r.Read(t.Context(), spec, 0, e.Size); !errors.Is(err, core.ErrUnavailable) {
+			t.Errorf("one shard damaged and %d down: got error %v, want ErrUnavailable", s.M, err)
+		}
+	}
 	r.Idle(t, e)
 }
 
@@ -342,8 +355,16 @@ func slowRead(t *testing.T, r *Rig, f memstore.Fault) {
 		for _, i := range lost {
 			undo = append(undo, r.Disk(e, i).Inject(f))
 		}
-		// Of replicas, one after the other may turn out to be slow.
-		within(t, 0, 10*Hedge*time.Duration(s.M), func() { r.Check(t, r.spec(e), data) })
+		// Each hedge may bring in others that are slow; but once they are known
+		// to be, nothing waits for them any more.
+		most := time.Duration(s.M) * Hedge
+		if s.EC {
+			most = min(most, 3*Hedge)
+		}
+		within(t, 0, most, func() { r.Check(t, r.spec(e), data) })
+		if !f.Deaf {
+			r.Coder.Wait() // for the losers, who were cancelled
+		}
 		for _, u := range undo {
 			u()
 		}
@@ -382,40 +403,61 @@ func testSlowOpen(t *testing.T, r *Rig) {
 
 func testReadCancelled(t *testing.T, r *Rig) {
 	e := r.Write(t, Data(large, 31))
-	var undo []func()
+	for _, deaf := range []bool{false, true} {
+		var undo []func()
+		for i := range r.Width {
+			undo = append(undo, r.Disk(e, i).Inject(memstore.Fault{Op: memstore.Read, After: 1000, Stall: true, Deaf: deaf}))
+		}
+		var faults Faults
+		spec := r.spec(e)
+		spec.OnFault = faults.On
+		x, err := r.Coder.Open(t.Context(), spec)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		within(t, time.Second, time.Second, func() {
+			if _, err := readRange(ctx, x, 0, e.Size); !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("cancelled read: got error %v, want the context's", err)
+			}
+		})
+		cancel()
+		_ = x.Close()
+		for _, u := range undo {
+			u()
+		}
+		r.Idle(t, e)
+		if errs, _ := faults.Get(); len(errs) != 0 {
+			t.Errorf("cancelled read: faults were reported: %v", errs)
+		}
+	}
 	for i := range r.Width {
-		undo = append(undo, r.Disk(e, i).Inject(memstore.Fault{Op: memstore.Read, After: 1000, Stall: true, Deaf: true}))
+		r.Disk(e, i).Inject(memstore.Fault{Op: memstore.Open, Stall: true})
 	}
 	var faults Faults
 	spec := r.spec(e)
 	spec.OnFault = faults.On
-	x, err := r.Coder.Open(t.Context(), spec)
-	if err != nil {
-		t.Fatal(err)
-	}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
 	within(t, time.Second, time.Second, func() {
-		if _, err := readRange(ctx, x, 0, e.Size); !errors.Is(err, context.DeadlineExceeded) {
-			t.Errorf("cancelled read: got error %v, want the context's", err)
+		if _, err := r.Coder.Open(ctx, spec); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("cancelled open: got error %v, want the context's", err)
 		}
 	})
-	_ = x.Close()
-	if errs, _ := faults.Get(); len(errs) != 0 {
-		t.Errorf("cancelled read: faults were reported: %v", errs)
-	}
-	for _, u := range undo {
-		u()
-	}
 	r.Idle(t, e)
+	if errs, _ := faults.Get(); len(errs) != 0 {
+		t.Errorf("cancelled open: faults were reported: %v", errs)
+	}
 }
 
 // testWrongSize has shards that are not what the extent says.
 func testWrongSize(t *testing.T, r *Rig) {
 	e := r.Write(t, Data(30_000, 32))
-	e.Size += 100_000
-	if _, err := r.Read(t.Context(), r.spec(e), 0, e.Size); !errors.Is(err, core.ErrCorrupt) {
-		t.Errorf("shards that are too short: got error %v, want ErrCorrupt", err)
+	for _, size := range []int64{130_000, 10_000} {
+		e.Size = size
+		if _, err := r.Read(t.Context(), r.spec(e), 0, 100); !errors.Is(err, core.ErrCorrupt) {
+			t.Errorf("shards of an extent of 30000 bytes that claims to have %d: got error %v, want ErrCorrupt", size, err)
+		}
 	}
 }
 
@@ -436,6 +478,7 @@ func testReturningDisk(t *testing.T, r *Rig) {
 		if err != nil || !bytes.Equal(got, data) {
 			t.Fatalf("while disk %d is down, and others were before: got %d bytes and error %v", i+1, len(got), err)
 		}
+		r.Disk(e, i).Restart()
 		release()
 	}
 	_ = x.Close()

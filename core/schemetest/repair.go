@@ -239,6 +239,17 @@ func testMove(t *testing.T, r *Rig) {
 		r.wantEqual(t, e, moved, i)
 		r.Check(t, r.spec(moved), data)
 		r.forget(t, moved, []int{i})
+
+		// That it is slow is no reason to fail when nothing else can be reached.
+		spec.Src = make([]core.Store, r.Width)
+		spec.Src[i] = r.Disk(e, i)
+		release := r.Disk(e, i).Inject(memstore.Fault{Op: memstore.Read, Delay: 5 * Hedge})
+		if moved, err = r.Coder.Repair(t.Context(), spec); err != nil {
+			t.Fatalf("move shard %d while all others are down: %v", i, err)
+		}
+		release()
+		r.wantEqual(t, e, moved, i)
+		r.forget(t, moved, []int{i})
 	}
 	if s := r.Coder.Scheme(); s.M > 0 { // and when it turns out to be damaged, the others help
 		if err := r.Disk(e, 0).Corrupt(e.Shard(0), int64(large/s.Data()/2)); err != nil {

@@ -279,7 +279,7 @@ func (r *Rig) losses() (all [][]int) {
 		return all
 	}
 	for _, n := range []int{1, m / 2, m} {
-		all = append(all, Subsets(r.Width, n, 4)...)
+		all = append(all, Subsets(r.Width, n, 2)...)
 	}
 	return all
 }

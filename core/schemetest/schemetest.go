@@ -55,6 +55,7 @@ func Run(t *testing.T, create New, schemes ...core.Scheme) {
 		{"stalled write", testWriteStalls, 0},
 		{"hung write", testWriteHangs, 0},
 		{"stalled commit", testCommitStalls, 0},
+		{"late commit", testLateCommit, 0},
 		{"all stall", testAllStall, 0},
 		{"slow source", testSlowSource, 0},
 		{"memory", testMemory, 0},

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"slices"
+	"sync"
 	"testing"
 	"testing/iotest"
 	"time"
@@ -82,6 +83,9 @@ func testHints(t *testing.T, r *Rig) {
 			}
 			r.Check(t, core.ReadSpec{Extent: e, Src: r.Sources(e)}, data[:n])
 			extents = append(extents, e)
+			if size := int64(r.shardSize(t, e, 0)); hint == int64(n) && r.Disks[0].Stats().SizeHint != size {
+				t.Errorf("write %d bytes: the disk was told to expect %d bytes, want %d", n, r.Disks[0].Stats().SizeHint, size)
+			}
 		}
 	}
 	r.Idle(t, extents...)
@@ -106,6 +110,9 @@ func testLimit(t *testing.T, r *Rig) {
 			break
 		}
 		r.Check(t, core.ReadSpec{Extent: e, Src: r.Sources(e)}, rest[:e.Size])
+		if size := int64(r.shardSize(t, e, 0)); r.Disks[0].Stats().SizeHint != size {
+			t.Errorf("write with limit %d: the disk was told to expect %d bytes, want %d", limit, r.Disks[0].Stats().SizeHint, size)
+		}
 		extents = append(extents, e)
 		rest = rest[e.Size:]
 	}
@@ -364,6 +371,30 @@ func testCommitStalls(t *testing.T, r *Rig) {
 				wantSubstituted(t, r, Data(1000, 18), memstore.Fault{Op: op, Stall: true, Deaf: deaf})
 			})
 		}
+	}
+}
+
+// testLateCommit has a disk whose commit takes effect after it was given up, while
+// the substitute is still writing.
+func testLateCommit(t *testing.T, r *Rig) {
+	for _, op := range []memstore.Op{memstore.Commit, memstore.Ack} {
+		release := r.Disks[0].Inject(memstore.Fault{Op: op, Stall: true, Deaf: true})
+		undo := r.Disks[r.Width].Inject(memstore.Fault{Op: memstore.Create, Delay: StallAfter / 2})
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			_ = Clock{}.Wait(t.Context(), StallAfter+time.Second)
+			release()
+		})
+		data := Data(1000, 35)
+		var e core.Extent
+		within(t, StallAfter*3/2, StallAfter*3/2+time.Second, func() { e = r.Write(t, data) })
+		wg.Wait()
+		if got, want := e.Places[0].Disk, core.DiskID(r.Width+1); got != want {
+			t.Errorf("shard 0 is on disk %d, want the substitute, %d", got, want)
+		}
+		undo()
+		r.Check(t, r.spec(e), data)
+		r.Idle(t, e)
 	}
 }
 
