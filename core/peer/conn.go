@@ -151,6 +151,12 @@ func (c *conn) fail(err error) {
 	})
 }
 
+// keepAliveCount is the number of the kernel's probes, one a second, that may
+// stay without an answer.
+func keepAliveCount(timeout time.Duration) int {
+	return int(min(max(timeout/time.Second, 2), 100)) - 1
+}
+
 // failed returns why the connection ended, nil if it did not.
 func (c *conn) failed() error {
 	select {

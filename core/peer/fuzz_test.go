@@ -3,6 +3,7 @@ package peer
 import (
 	"bytes"
 	"context"
+	"net"
 	"slices"
 	"testing"
 
@@ -59,18 +60,13 @@ func FuzzFrames(f *testing.F) {
 	seed(writesStream, head(frameReady, 0), head(frameDone, 2), []byte("ok"))
 	seed(writesStream, errorFrame(frameFailed, nil, core.ErrNoSpace))
 	f.Fuzz(func(t *testing.T, in []byte, as byte) {
-		o := testOptions(t, &directory{}, "n2")
-		_ = o.Listener.Close()
-		tr, err := New(o)
-		if err != nil {
-			t.Fatal(err)
-		}
+		tr := deaf(t)
 		vault := &bank{}
 		vault.put("x", []byte("something"))
 		tr.HandleStream(7, vault)
 		echoServer(tr)
 		tr.state = stateRunning
-		r := role(as)
+		r := role(as) % (writesStream + 1)
 		dialled := r == sendsMessages || r == makesCalls || r >= readsStream
 		other := &script{in: bytes.NewReader(in)}
 		if r >= readsStream {
@@ -91,6 +87,18 @@ func FuzzFrames(f *testing.F) {
 	})
 }
 
+// deaf returns a transport that does not listen.
+func deaf(t *testing.T) *Transport {
+	tr, err := New(Options{
+		Cluster: "c1", Self: "n2", Secret: []byte(testSecret),
+		Listener: struct{ net.Listener }{}, Resolve: (&directory{}).resolve, Clock: clock{},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tr
+}
+
 // speak plays a role on a connection until it ends.
 func speak(t *testing.T, r role, c *conn) {
 	ctx, cancel := context.WithCancelCause(t.Context())
@@ -108,7 +116,7 @@ func speak(t *testing.T, r role, c *conn) {
 		err = c.t.serveCalls(ctx, c, cancel)
 	case servesStreams:
 		err = c.t.serveStreams(ctx, c, cancel)
-	case readsStream, writesStream:
+	default:
 		sc := &streamConn{c: c}
 		c.r.pool.slots <- struct{}{}
 		done := make(chan struct{})
@@ -119,8 +127,6 @@ func speak(t *testing.T, r role, c *conn) {
 			writeAll(t, sc)
 		}
 		<-done
-		return
-	default:
 		return
 	}
 	c.fail(err)

@@ -349,13 +349,8 @@ func FuzzHandshake(f *testing.F) {
 	f.Add(append([]byte{byte(partChallenge), 32 + challengeSize, 0}, make([]byte, 32+challengeSize)...), true)
 	f.Add([]byte{byte(partRefusal), 3, 0, 5, 'n', 'o'}, true)
 	f.Fuzz(func(t *testing.T, in []byte, dialled bool) {
-		d := &directory{}
-		o := testOptions(t, d, "n2")
-		_ = o.Listener.Close()
-		tr, err := New(o)
-		if err != nil {
-			t.Fatal(err)
-		}
+		tr := deaf(t)
+		var err error
 		c := newConn(tr, &script{in: bytes.NewReader(in)}, kindCalls, dialled)
 		if dialled {
 			err = tr.dialHandshake(c, "n1")

@@ -187,13 +187,18 @@ func (h *inbox) up(n core.NodeID) bool {
 	return len(c) > 0 && c[len(c)-1]
 }
 
-// barrier returns a function that waits, and one that ends all waiting, at the
-// latest when the test ends.
+// barrier returns a function that waits, and one that ends all waiting, as the
+// end of the test does.
 func barrier(t testing.TB) (wait, open func()) {
 	c := make(chan struct{})
-	open = sync.OnceFunc(func() { close(c) })
-	t.Cleanup(open)
-	return func() { <-c }, open
+	done := t.Context().Done()
+	wait = func() {
+		select {
+		case <-c:
+		case <-done:
+		}
+	}
+	return wait, sync.OnceFunc(func() { close(c) })
 }
 
 // node is a running transport.

@@ -75,7 +75,6 @@ func TestMessageOfAnySize(t *testing.T) {
 func startSlow(t *testing.T, d *directory, id core.NodeID, options func(*Options)) (n *node, release func()) {
 	wait, open := barrier(t)
 	n = startNode(t, d, id, setup{options: options, message: func(core.NodeID, []byte) { wait() }})
-	t.Cleanup(open) // before the node is stopped
 	return n, open
 }
 
@@ -378,7 +377,7 @@ func TestOptionsAreChecked(t *testing.T) {
 		"timeout":  func(o *Options) { o.Timeout = o.Ping },
 	} {
 		o := testOptions(t, &directory{}, "n1")
-		t.Cleanup(func() { _ = o.Listener.Close() })
+		_ = o.Listener.Close()
 		spoil(&o)
 		if _, err := New(o); !errors.Is(err, core.ErrInvalid) {
 			t.Errorf("%s: got %v, want %v", name, err, core.ErrInvalid)

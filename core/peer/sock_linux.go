@@ -13,10 +13,11 @@ import (
 
 // tune sets up a connection so that the kernel notices a dead peer, too: it
 // probes when nothing is in flight, and gives up when nothing is acknowledged.
-// The latter also ends a connection whose other end does not read for so long.
+// The latter also ends a connection whose other end lives but does not read,
+// because its disk stalls for example, so it is given much more time.
 func tune(tcp *net.TCPConn, timeout time.Duration) error {
 	err := tcp.SetKeepAliveConfig(net.KeepAliveConfig{
-		Enable: true, Idle: time.Second, Interval: time.Second, Count: max(1, int(timeout/time.Second)-1),
+		Enable: true, Idle: time.Second, Interval: time.Second, Count: keepAliveCount(timeout),
 	})
 	if err != nil {
 		return fmt.Errorf("set keep-alive: %w", err)
@@ -27,7 +28,7 @@ func tune(tcp *net.TCPConn, timeout time.Duration) error {
 	}
 	var set error
 	err = sys.Control(func(fd uintptr) {
-		set = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(3*timeout/time.Millisecond))
+		set = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(10*timeout/time.Millisecond))
 	})
 	if err = errors.Join(err, set); err != nil {
 		return fmt.Errorf("set user timeout: %w", err)

@@ -13,7 +13,7 @@ import (
 // tune asks the kernel to probe quiet connections.
 func tune(tcp *net.TCPConn, timeout time.Duration) error {
 	return tcp.SetKeepAliveConfig(net.KeepAliveConfig{
-		Enable: true, Idle: time.Second, Interval: time.Second, Count: max(1, int(timeout/time.Second)-1),
+		Enable: true, Idle: time.Second, Interval: time.Second, Count: keepAliveCount(timeout),
 	})
 }
 
