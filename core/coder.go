@@ -5,8 +5,8 @@ import (
 	"io"
 )
 
-// Target is a disk for a new shard: its number in the map and its store. A
-// Target without a store stands for no disk.
+// Target is a disk for a new shard: its number in the map, which is not 0, and its
+// store. A Target without a store stands for no disk.
 type Target struct {
 	Disk  DiskID
 	Store Store

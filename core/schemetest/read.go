@@ -491,6 +491,11 @@ func testBadSpecs(t *testing.T, r *Rig) {
 	if _, err := r.Coder.Write(t.Context(), w, bytes.NewReader(nil)); !errors.Is(err, core.ErrInvalid) {
 		t.Errorf("write with too few targets: got error %v, want ErrInvalid", err)
 	}
+	w = r.Spec()
+	w.Dst[0].Disk = 0
+	if _, err := r.Coder.Write(t.Context(), w, bytes.NewReader(nil)); !errors.Is(err, core.ErrInvalid) {
+		t.Errorf("write to a store without a disk number: got error %v, want ErrInvalid", err)
+	}
 	good := r.Write(t, Data(1000, 34))
 	for name, change := range map[string]func(*core.ReadSpec){
 		"too few stores": func(s *core.ReadSpec) { s.Src = s.Src[1:] },

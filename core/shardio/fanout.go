@@ -213,19 +213,24 @@ func (f *Fanout) Abort(ctx context.Context, cause error) error {
 		}
 	}
 	f.drop()
-	running := f.running
 	f.mu.Unlock()
 
 	ring, stop := kofn.Alarm(context.WithoutCancel(ctx), &f.env.calls, f.env.Clock, f.env.StallAfter)
 	defer stop()
-	for _, ended := range running {
+	for i := 0; ; i++ {
+		f.mu.Lock()
+		if i == len(f.running) { // it grows as long as an attempt is under way
+			f.mu.Unlock()
+			return cause
+		}
+		ended := f.running[i]
+		f.mu.Unlock()
 		select {
 		case <-ended:
 		case <-ring:
 			return cause
 		}
 	}
-	return cause
 }
 
 // remove deletes a shard that no record will name, in the background. If that
@@ -254,12 +259,15 @@ func (f *Fanout) await(ctx context.Context, ok func() bool) error {
 	var ring <-chan struct{}
 	stop := func() {}
 	defer func() { stop() }()
-	for {
+	for ctx.Err() == nil {
 		f.mu.Lock()
 		wait := f.judge(ctx)
 		done, err := ok(), f.enough()
 		f.mu.Unlock()
-		if err != nil || done {
+		switch {
+		case ctx.Err() != nil:
+			continue // which is also why lanes failed
+		case err != nil || done:
 			return err
 		}
 		if ring == nil {
@@ -271,9 +279,9 @@ func (f *Fanout) await(ctx context.Context, ok func() bool) error {
 			stop()
 			ring = nil
 		case <-ctx.Done():
-			return fmt.Errorf("write extent %x: %w", f.spec.Extent, ctx.Err())
 		}
 	}
+	return fmt.Errorf("write extent %x: %w", f.spec.Extent, ctx.Err())
 }
 
 // mercy is how many times as long a stalled lane is waited for when too few
@@ -411,7 +419,7 @@ func (f *Fanout) another(ctx context.Context, a *attempt, t core.Target, cause e
 		if l.run != a {
 			return core.Target{}, false
 		}
-		if ok && s.Store != nil {
+		if ok && s.Store != nil && s.Disk != 0 {
 			l.target, l.since = s, f.env.Clock.Boot()
 			return s, true
 		}

@@ -36,8 +36,20 @@ func CheckWrite(w *core.WriteSpec, s core.Scheme) error {
 	if len(w.Dst) != s.Width() {
 		return fmt.Errorf("write as %v: %d disks given, want %d: %w", s, len(w.Dst), s.Width(), core.ErrInvalid)
 	}
+	if err := checkTargets(w.Dst); err != nil {
+		return fmt.Errorf("write as %v: %w", s, err)
+	}
 	if w.Extent == (core.ExtentID{}) {
 		w.Extent = core.NewExtentID()
+	}
+	return nil
+}
+
+func checkTargets(ts []core.Target) error {
+	for i, t := range ts {
+		if t.Store != nil && t.Disk == 0 {
+			return fmt.Errorf("the target of index %d has a store but no disk number: %w", i, core.ErrInvalid)
+		}
 	}
 	return nil
 }
@@ -65,6 +77,9 @@ func CheckRepair(r *core.RepairSpec, s core.Scheme) error {
 	}
 	if len(r.Shards) == 0 || len(r.Dst) != len(r.Shards) {
 		return bad(fmt.Sprintf("%d disks given for %d shards", len(r.Dst), len(r.Shards)))
+	}
+	if err := checkTargets(r.Dst); err != nil {
+		return fmt.Errorf("repair extent %x: %w", r.Extent.ID, err)
 	}
 	seen := make([]bool, s.Width())
 	for _, i := range r.Shards {
