@@ -44,11 +44,8 @@ const (
 	routeOffset = 300
 )
 
-// How long ends are waited for.
-const (
-	readyTime = 90 * time.Second
-	stopTime  = 30 * time.Second
-)
+// readyTime is how long nodes may take to serve.
+const readyTime = 90 * time.Second
 
 // Options say where a cluster is and what its nodes run.
 type Options struct {
@@ -60,6 +57,9 @@ type Options struct {
 	Executable string
 	// Env is the environment from which the nodes' is made.
 	Env []string
+	// Grace is how long a node that was asked to end may take; 30 seconds if
+	// zero.
+	Grace time.Duration
 	// Report is told what happens, for people; nothing if nil.
 	Report func(format string, args ...any)
 }
@@ -74,6 +74,9 @@ type Cluster struct {
 func New(o Options) *Cluster {
 	if o.Report == nil {
 		o.Report = func(string, ...any) {}
+	}
+	if o.Grace == 0 {
+		o.Grace = 30 * time.Second
 	}
 	return &Cluster{
 		o: o,
@@ -273,7 +276,7 @@ func (c *Cluster) Stop(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, stopTime)
+	ctx, cancel := context.WithTimeout(ctx, c.o.Grace)
 	defer cancel()
 	if err := n.Process.wait(ctx); err != nil {
 		return fmt.Errorf("%s has not ended yet; to end it at once: shoal dev kill %s --name %s: %w", name, name, c.o.Name, err)
@@ -365,7 +368,7 @@ func (c *Cluster) Down(ctx context.Context) error {
 		}
 		running = append(running, n)
 	}
-	grace, cancel := context.WithTimeout(ctx, stopTime)
+	grace, cancel := context.WithTimeout(ctx, c.o.Grace)
 	defer cancel()
 	for _, n := range running {
 		if n.Process.wait(grace) == nil {

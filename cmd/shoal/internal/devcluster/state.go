@@ -182,7 +182,12 @@ func (c *Cluster) updateAny(change func(*State) error) error {
 	if err != nil {
 		return err
 	}
+	known := len(s.Nodes) > 0
 	if err := change(s); err != nil {
+		if !known {
+			// Nothing is left of a cluster that was not to be.
+			err = errors.Join(err, os.RemoveAll(c.dir()))
+		}
 		return err
 	}
 	b, err := json.MarshalIndent(s, "", "  ")
