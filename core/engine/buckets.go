@@ -22,9 +22,15 @@ const (
 )
 
 // DefaultPolicy is what a bucket gets that asks for nothing.
-func (n *Node) DefaultPolicy() core.Policy {
+func (n *Node) DefaultPolicy() core.Policy { return n.PolicyFor(nil) }
+
+// PolicyFor is what a bucket gets that asks for a scheme only; nil: for nothing.
+func (n *Node) PolicyFor(scheme *core.Scheme) core.Policy {
 	m := n.driver.effect.Load()
 	p := core.Policy{Scheme: n.opt.Defaults.Scheme, Domain: n.opt.Defaults.Domain, Inline: n.opt.Defaults.Inline, ETag: "md5"}
+	if scheme != nil {
+		p.Scheme = *scheme
+	}
 	nodes := 0
 	if m != nil {
 		for i := range m.Nodes {
@@ -33,7 +39,7 @@ func (n *Node) DefaultPolicy() core.Policy {
 			}
 		}
 	}
-	if p.Scheme == (core.Scheme{}) {
+	if scheme == nil && p.Scheme == (core.Scheme{}) {
 		p.Scheme = core.None()
 		if nodes >= 2 {
 			p.Scheme = core.Mirror(2)
@@ -50,11 +56,11 @@ func (n *Node) completePolicy(p core.Policy, nodes int) core.Policy {
 			p.Domain = core.DomainDisk
 		}
 	}
-	if p.Inline < 0 || p.Inline == 0 && n.opt.Defaults.Inline == 0 {
+	if p.Inline <= 0 {
 		p.Inline = defaultInline
-		if p.Scheme.M == 0 {
-			p.Inline = defaultInlineNone
-		}
+	}
+	if p.Scheme.M == 0 {
+		p.Inline = min(p.Inline, defaultInlineNone)
 	}
 	return p
 }

@@ -105,3 +105,34 @@ func (l *lister) common(key string) (string, bool) {
 // pastPrefix is a string after all keys with the prefix and before all others
 // that follow: keys are UTF-8, in which 0xff does not occur.
 func pastPrefix(p string) string { return p + "\xff" }
+
+// ListAll lists all objects of a bucket with a prefix and after a key, in order,
+// until yield returns false. An error is the last that is yielded.
+func (n *Node) ListAll(ctx context.Context, bucket core.Bucket, prefix, after string, namesOnly bool, yield func(key string, rec *core.Record, err error) bool) {
+	const pageSize = 5000
+	for {
+		found, more, err := n.page(ctx, core.Scan{
+			Bucket: bucket.ID, Space: core.SpaceObject, Prefix: prefix, AfterKey: after, KeysOnly: namesOnly,
+		}, pageSize, true)
+		if err != nil {
+			yield("", nil, err)
+			return
+		}
+		for i := range found {
+			rec := &core.Record{}
+			if !namesOnly {
+				if rec, err = core.DecodeRecord(found[i].Value); err != nil {
+					yield("", nil, fmt.Errorf("record of %q: %w", found[i].Key, err))
+					return
+				}
+			}
+			after = found[i].Key
+			if !yield(after, rec, nil) {
+				return
+			}
+		}
+		if !more {
+			return
+		}
+	}
+}

@@ -68,6 +68,7 @@ type Node struct {
 	heal    *reconciler
 	locks   keyLocks
 	placed  atomic.Pointer[placedMap]
+	leaving atomic.Bool
 	extra   map[uint16]func(context.Context, core.NodeID, []byte) ([]byte, error)
 
 	mu     sync.Mutex
@@ -234,12 +235,20 @@ func (n *Node) announce(m *core.Map) []core.Change {
 	if node.Boot < n.opt.Boot {
 		out = append(out, core.Change{Kind: core.ChangeBoot, Node: n.id, Boot: n.opt.Boot, Nodes: []core.Node{n.opt.Self}})
 	}
-	known := map[string]bool{}
-	for i := range m.Disks {
-		known[m.Disks[i].UUID] = true
+	if node.Boot == n.opt.Boot && node.State == core.NodeDown && !n.leaving.Load() {
+		// The node was given up while it hung, and is there after all.
+		out = append(out, core.Change{Kind: core.ChangeNodeState, Node: n.id, State: string(core.NodeActive)})
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	known := map[string]bool{}
+	for i := range m.Disks {
+		d := &m.Disks[i]
+		known[d.UUID] = true
+		if d.Node == n.id && d.State == core.DiskOK && n.byUUID[d.UUID] == nil {
+			out = append(out, core.Change{Kind: core.ChangeFail, Disk: d.ID})
+		}
+	}
 	for uuid, d := range n.byUUID {
 		if !known[uuid] {
 			out = append(out, core.Change{Kind: core.ChangeAddDisk, Node: n.id, Disks: []core.Disk{{UUID: uuid, Name: d.Name, Weight: d.Weight}}})
@@ -361,5 +370,22 @@ func (n *Node) Leave(ctx context.Context) error {
 	if m == nil || m.Node(n.id) == nil || m.Node(n.id).Boot != n.opt.Boot {
 		return nil
 	}
+	n.leaving.Store(true)
 	return n.keeper.one(ctx, core.Change{Kind: core.ChangeFail, Node: n.id, State: "stop"})
+}
+
+// NewestMap returns the newest map seen, which may not be in effect yet; nil
+// before there is one.
+func (n *Node) NewestMap() *core.Map {
+	m, _, _ := n.driver.maps()
+	return m
+}
+
+// Methods are the numbers of the engine's own calls.
+func Methods() []uint16 {
+	out := make([]uint16, 0, methodNode)
+	for m := methodMutate; m <= methodNode; m++ {
+		out = append(out, m)
+	}
+	return out
 }

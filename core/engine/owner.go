@@ -63,18 +63,38 @@ func (w *write) run(ctx context.Context) (outcome, error) {
 		if lost := n.driver.check(w.reading); lost != nil {
 			return outcome{}, lost
 		}
-		return outcome{}, err
+		return outcome{}, w.refuse(ctx, err)
 	}
 	out := outcome{answer: w.m.entry.Answer}
-	w.m.entry.Time = n.clock.Now().UnixMilli()
+	w.m.entry.Answer = append([]byte{answerDone}, w.m.entry.Answer...)
+	out.version, err = w.propose(ctx, w.m.entry, w.m.need)
+	return out, err
+}
+
+// propose writes an entry, which settles the write.
+func (w *write) propose(ctx context.Context, e core.Entry, need slot.Need) (core.Version, error) {
+	n := w.node
+	e.Time = n.clock.Now().UnixMilli()
 	w.proposed = true
-	out.version, err = n.driver.propose(ctx, w.m.slot, w.m.entry, w.m.need, func(r slot.Result) {
+	return n.driver.propose(ctx, w.m.slot, e, need, func(r slot.Result) {
 		n.locks.unlock(w.name)
-		if r.Err == nil {
-			n.garbage.replaced(w.replaced, w.m.entry.Rows)
+		if r.Err == nil && len(e.Rows) > 0 {
+			n.garbage.replaced(w.replaced, e.Rows)
 		}
 	})
-	return out, err
+}
+
+// refuse answers with a refusal. Where earlier attempts may be on their way it
+// is written first, as an entry without rows.
+func (w *write) refuse(ctx context.Context, why error) error {
+	answer, final := refusalOf(why)
+	if !final || !w.m.again || w.m.entry.Request.IsZero() || errors.Is(why, errPlaceAgain) {
+		return why
+	}
+	if _, err := w.propose(ctx, core.Entry{Request: w.m.entry.Request, Answer: answer}, slot.Need{Domains: 1, Domain: w.m.need.Domain}); err != nil {
+		return err
+	}
+	return why
 }
 
 // remembered returns the answer that the same request got before.
@@ -93,7 +113,8 @@ func (w *write) remembered(ctx context.Context, disk Disk) (outcome, bool, error
 	if err := w.node.driver.check(w.reading); err != nil {
 		return outcome{}, false, err
 	}
-	return outcome{version: v, answer: answer}, true, nil
+	out, err := answered(v, answer)
+	return out, true, err
 }
 
 // check evaluates the checks, the bucket's state and the places named, and
@@ -230,7 +251,7 @@ func takesData(m *core.Map, id core.DiskID) bool {
 		return false
 	}
 	switch m.Node(d.Node).State {
-	case core.NodeActive, core.NodeDown, core.NodeMaintenance:
+	case core.NodeActive, core.NodeDown:
 		return true
 	}
 	return false

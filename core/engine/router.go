@@ -45,6 +45,9 @@ func (n *Node) call(ctx context.Context, s core.SlotID, method uint16, req []byt
 		if ctx.Err() == nil || last == nil {
 			last = err
 		}
+		if method == methodMutate {
+			req = againOf(req)
+		}
 		timer := time.NewTimer(wait.NextBackOff())
 		select {
 		case <-changed:

@@ -3,6 +3,7 @@ package engine
 import (
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"fmt"
 
 	"github.com/shoalstore/shoal/core"
@@ -26,6 +27,9 @@ const (
 // mutation is a checked write of one slot: the checks are evaluated and the
 // rows written while nobody else writes the same key.
 type mutation struct {
+	// again says that earlier attempts of the request may be on their way:
+	// then a refusal is written as well, lest one of them take place later.
+	again  bool
 	slot   core.SlotID
 	need   slot.Need
 	checks []check
@@ -51,6 +55,7 @@ const (
 
 // appendMutation appends the wire form of a mutation to b.
 func appendMutation(b []byte, m *mutation) ([]byte, error) {
+	b = append(b, boolByte(m.again)) // see againOf
 	b = binary.AppendUvarint(b, uint64(m.slot))
 	b = binary.AppendUvarint(b, uint64(m.need.Domains))
 	b = appendText(b, string(m.need.Domain))
@@ -72,9 +77,16 @@ func appendMutation(b []byte, m *mutation) ([]byte, error) {
 	return core.AppendEntry(b, &m.entry), nil
 }
 
+// againOf is an encoded mutation as a further attempt sends it.
+func againOf(req []byte) []byte {
+	next := append([]byte(nil), req...)
+	next[0] = 1
+	return next
+}
+
 func decodeMutation(b []byte) (*mutation, error) {
 	d := reader{b: b}
-	m := &mutation{slot: core.SlotID(d.uvarint())}
+	m := &mutation{again: d.byte() != 0, slot: core.SlotID(d.uvarint())}
 	m.need = slot.Need{Domains: int(d.uvarint()), Domain: core.Domain(d.text())}
 	for range d.count() {
 		c := check{kind: checkKind(d.byte()), row: d.rowKey(), version: d.version()}
@@ -98,6 +110,41 @@ func decodeMutation(b []byte) (*mutation, error) {
 type outcome struct {
 	version core.Version
 	answer  []byte
+}
+
+// An entry's answer begins with a byte that says what it is.
+const (
+	answerDone    = 0 // what the mutation asked to be answered follows
+	answerRefused = 1 // the sentinel's number and the message follow
+)
+
+// refusals are the sentinels that a write is refused with for good. Their order
+// is part of the format on disk.
+func refusals() []error {
+	return []error{
+		core.ErrPrecondition, core.ErrNotFound, core.ErrNoSuchUpload, core.ErrNoSuchBucket, core.ErrConflict, core.ErrInvalid,
+	}
+}
+
+// refusalOf encodes a refusal; ok is false if the error is none.
+func refusalOf(err error) (answer []byte, ok bool) {
+	for i, s := range refusals() {
+		if errors.Is(err, s) {
+			return append([]byte{answerRefused, byte(i)}, err.Error()...), true
+		}
+	}
+	return nil, false
+}
+
+// answered decodes what an entry answered.
+func answered(v core.Version, b []byte) (outcome, error) {
+	switch {
+	case len(b) > 0 && b[0] == answerDone:
+		return outcome{version: v, answer: b[1:]}, nil
+	case len(b) > 1 && b[0] == answerRefused && int(b[1]) < len(refusals()):
+		return outcome{}, fmt.Errorf("%s: %w", b[2:], refusals()[b[1]])
+	}
+	return outcome{}, fmt.Errorf("remembered answer of %d bytes: %w", len(b), core.ErrCorrupt)
 }
 
 func appendOutcome(b []byte, o outcome) []byte {

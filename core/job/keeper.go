@@ -107,7 +107,7 @@ func (m *Manager) poll(ctx context.Context, id string) polled {
 	var wg sync.WaitGroup
 	for owner := range owners {
 		wg.Go(func() {
-			b, err := m.o.Node.CallNode(ctx, owner, methodProgress, req)
+			b, err := m.o.Node.CallNode(ctx, owner, Method, req)
 			var rep progressReply
 			if err != nil || json.Unmarshal(b, &rep) != nil {
 				mu.Lock()

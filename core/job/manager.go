@@ -18,8 +18,8 @@ import (
 	"github.com/shoalstore/shoal/core/engine"
 )
 
-// methodProgress is the call by which nodes are asked how far they are.
-const methodProgress uint16 = 64
+// Method is the call by which nodes are asked how far they are.
+const Method uint16 = 64
 
 // prefix is under which jobs are in the KV: job.ID.spec and job.ID.status.
 const prefix = "job"
@@ -57,7 +57,7 @@ type entry struct {
 // call with the node, which must not run yet.
 func New(o Options) *Manager {
 	m := &Manager{o: o, jobs: map[string]*entry{}, changed: make(chan struct{})}
-	o.Node.Handle(methodProgress, m.serveProgress)
+	o.Node.Handle(Method, m.serveProgress)
 	return m
 }
 

@@ -13,7 +13,6 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/shoalstore/shoal/core"
-	"github.com/shoalstore/shoal/core/engine"
 )
 
 const (

@@ -1,0 +1,606 @@
+package nodeserver
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"iter"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/shoalstore/shoal/core"
+	"github.com/shoalstore/shoal/core/engine"
+	"github.com/shoalstore/shoal/core/job"
+	"github.com/shoalstore/shoal/plugins/api"
+	apiserver "github.com/shoalstore/shoal/plugins/api/server"
+)
+
+// methodLocal asks a node for what only it knows.
+const methodLocal uint16 = 96
+
+// local is what a node tells others of its disks and its speed.
+type local struct {
+	Version string              `json:"version"`
+	Started time.Time           `json:"started"`
+	Disks   []localDisk         `json:"disks"`
+	Perf    api.NodePerformance `json:"perf"`
+}
+
+type localDisk struct {
+	UUID     string `json:"uuid"`
+	Path     string `json:"path"`
+	Capacity int64  `json:"capacity"`
+	Used     int64  `json:"used"`
+	Errors   int64  `json:"errors"`
+}
+
+func (s *server) serveLocal(ctx context.Context, _ core.NodeID, _ []byte) ([]byte, error) {
+	out := local{Version: s.version, Started: s.started, Perf: s.meter.performance()}
+	for _, d := range s.disks {
+		st, err := d.disk.Stats(ctx)
+		if err != nil {
+			continue
+		}
+		out.Disks = append(out.Disks, localDisk{
+			UUID: d.disk.Identity().UUID, Path: d.path, Capacity: st.Capacity, Used: st.MetaBytes + st.ShardBytes,
+			Errors: st.Corruptions + st.Reads.Errors + st.Writes.Errors + st.Syncs.Errors,
+		})
+	}
+	return json.Marshal(out)
+}
+
+// locals asks all nodes that should answer; those that do not are left out.
+func (s *server) locals(ctx context.Context) map[core.NodeID]local {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	out := map[core.NodeID]local{}
+	m := s.node.Map()
+	if m == nil {
+		return out
+	}
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	for i := range m.Nodes {
+		id := m.Nodes[i].ID
+		if st := m.Nodes[i].State; st == core.NodeDown || st == core.NodeDecommissioned {
+			continue
+		}
+		wg.Go(func() {
+			b, err := s.node.CallNode(ctx, id, methodLocal, nil)
+			var l local
+			if err != nil || json.Unmarshal(b, &l) != nil {
+				return
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			out[id] = l
+		})
+	}
+	wg.Wait()
+	return out
+}
+
+// clusterService is api/server's view of nodes, disks and the map.
+type clusterService struct{ s *server }
+
+func (c clusterService) mapNow() (*core.Map, error) {
+	if m := c.s.node.Map(); m != nil {
+		return m, nil
+	}
+	return nil, fmt.Errorf("this node knows no map in effect yet: %w", core.ErrUnavailable)
+}
+
+// Map is part of apiserver.ClusterService.
+func (c clusterService) Map(context.Context) (*core.Map, error) { return c.mapNow() }
+
+// Cluster is part of apiserver.ClusterService.
+func (c clusterService) Cluster(ctx context.Context) (api.Cluster, error) {
+	m, err := c.mapNow()
+	if err != nil {
+		return api.Cluster{}, err
+	}
+	statuses := c.s.node.Statuses(ctx)
+	out := api.Cluster{ClusterID: m.Cluster, Epoch: m.Epoch, Rebalance: api.Rebalance{State: "idle"}}
+	if name, err := c.s.bus.Connected(); err == nil {
+		out.NATSLeader = name
+	}
+	for _, st := range statuses {
+		out.UnderReplicated = out.UnderReplicated.Add(api.Amount{Objects: st.Under, Bytes: st.UnderBytes})
+		out.Unavailable.Objects += st.Unavailable
+		out.Rebalance.MovedBytes += st.Moved
+		if st.Pending {
+			out.Rebalance.State = "running"
+		}
+	}
+	out.Problems = problems(m, statuses)
+	if out.UnderReplicated.Objects > 0 {
+		out.Problems = append(out.Problems, fmt.Sprintf("%d objects lack shards", out.UnderReplicated.Objects))
+	}
+	if out.Rebalance.State != "idle" {
+		out.Problems = append(out.Problems, "data is being moved or checked")
+	}
+	out.Healthy = len(out.Problems) == 0
+	out.Nodes = c.nodes(ctx, m, statuses)
+	return out, nil
+}
+
+// problems says what is not as it should be in the map and with the nodes.
+func problems(m *core.Map, statuses map[core.NodeID]engine.Status) []string {
+	var out []string
+	for i := range m.Nodes {
+		n := &m.Nodes[i]
+		switch _, answers := statuses[n.ID]; {
+		case n.State == core.NodeDecommissioned:
+		case n.State != core.NodeActive:
+			out = append(out, fmt.Sprintf("node %s is %s", n.ID, n.State))
+		case !answers:
+			out = append(out, fmt.Sprintf("node %s does not answer", n.ID))
+		}
+	}
+	usable := 0
+	for i := range m.Disks {
+		d := &m.Disks[i]
+		if d.State != core.DiskOK {
+			out = append(out, fmt.Sprintf("disk %s/%s is %s", d.Node, d.Name, d.State))
+		} else if n := m.Node(d.Node); n.State == core.NodeActive {
+			usable++
+		}
+	}
+	want, short, joining := min(m.Replicas, usable), 0, 0
+	for _, row := range m.Slots {
+		if len(row.Insync) < want {
+			short++
+		}
+		if len(row.Joining) > 0 {
+			joining++
+		}
+	}
+	if short > 0 {
+		out = append(out, fmt.Sprintf("%d of %d slots have fewer than %d copies of their records", short, len(m.Slots), want))
+	}
+	if joining > 0 {
+		out = append(out, fmt.Sprintf("records of %d slots are being copied", joining))
+	}
+	return out
+}
+
+// AwaitHealthy is part of apiserver.ClusterService.
+func (c clusterService) AwaitHealthy(ctx context.Context) (api.Cluster, error) {
+	for {
+		// The answer is wanted even at the deadline.
+		out, err := c.Cluster(context.WithoutCancel(ctx))
+		if err != nil || out.Healthy || c.s.clock.Wait(ctx, 250*time.Millisecond) != nil {
+			return out, err
+		}
+	}
+}
+
+func (c clusterService) nodes(ctx context.Context, m *core.Map, statuses map[core.NodeID]engine.Status) []api.Node {
+	locals := c.s.locals(ctx)
+	out := make([]api.Node, 0, len(m.Nodes))
+	for i := range m.Nodes {
+		n := &m.Nodes[i]
+		a := api.Node{
+			ID: n.ID, State: n.State, Since: n.Since, Zone: n.Zone, Weight: max(n.Weight, 0), URL: "http://" + n.Client, Peer: n.Peer, Bus: n.Bus, Boot: n.Boot,
+			Voter: slices.ContainsFunc(m.Voters, func(v core.Voter) bool { return v.Node == n.ID }),
+		}
+		if st, ok := statuses[n.ID]; ok {
+			a.Lease, a.Epoch, a.Slots = st.Lease, st.Epoch, st.Slots
+		}
+		if l, ok := locals[n.ID]; ok {
+			a.Version, a.Started = l.Version, &l.Started
+			for _, d := range l.Disks {
+				a.Capacity += d.Capacity
+				a.Used += d.Used
+			}
+		}
+		for j := range m.Disks {
+			if m.Disks[j].Node == n.ID {
+				a.Disks++
+			}
+		}
+		out = append(out, a)
+	}
+	return out
+}
+
+// Nodes is part of apiserver.ClusterService.
+func (c clusterService) Nodes(ctx context.Context) ([]api.Node, error) {
+	m, err := c.mapNow()
+	if err != nil {
+		return nil, err
+	}
+	return c.nodes(ctx, m, c.s.node.Statuses(ctx)), nil
+}
+
+// Node is part of apiserver.ClusterService.
+func (c clusterService) Node(ctx context.Context, id core.NodeID) (api.Node, error) {
+	all, err := c.Nodes(ctx)
+	if err != nil {
+		return api.Node{}, err
+	}
+	for _, n := range all {
+		if n.ID == id {
+			return n, nil
+		}
+	}
+	return api.Node{}, fmt.Errorf("node %s: %w", id, core.ErrNotFound)
+}
+
+// change proposes one change of the map.
+func (c clusterService) change(ctx context.Context, ch core.Change) error {
+	errs, err := c.s.node.Change(ctx, ch)
+	if err != nil {
+		return err
+	}
+	return errs[0]
+}
+
+// SetNode is part of apiserver.ClusterService.
+func (c clusterService) SetNode(ctx context.Context, id core.NodeID, p api.Placement) (api.Node, error) {
+	if err := c.change(ctx, core.Change{Kind: core.ChangeWeight, Node: id, Weight: p.Weight, Zone: p.Zone}); err != nil {
+		return api.Node{}, err
+	}
+	return c.Node(ctx, id)
+}
+
+// NodeAction is part of apiserver.ClusterService.
+func (c clusterService) NodeAction(ctx context.Context, id core.NodeID, a api.NodeAction) (api.Node, error) {
+	n, err := c.Node(ctx, id)
+	if err != nil {
+		return n, err
+	}
+	var state core.NodeState
+	switch a {
+	case api.MaintenanceStart:
+		state = core.NodeMaintenance
+	case api.MaintenanceStop:
+		state = core.NodeActive
+		if n.State != core.NodeMaintenance && n.State != core.NodeActive {
+			return n, api.Refused(fmt.Sprintf("node %s is %s, not in maintenance", id, n.State), "")
+		}
+	case api.Decommission:
+		state = core.NodeDraining
+	default:
+		return n, api.NotBuilt("node action " + string(a))
+	}
+	if state != core.NodeActive {
+		if err := c.canSpare(id); err != nil {
+			return n, err
+		}
+	}
+	if err := c.change(ctx, core.Change{Kind: core.ChangeNodeState, Node: id, State: string(state)}); err != nil {
+		return n, err
+	}
+	return c.Node(ctx, id)
+}
+
+// canSpare refuses to take a node away that the cluster's buckets cannot do
+// without.
+func (c clusterService) canSpare(id core.NodeID) error {
+	m, err := c.mapNow()
+	if err != nil {
+		return err
+	}
+	others := 0
+	for i := range m.Nodes {
+		if n := &m.Nodes[i]; n.ID != id && n.State == core.NodeActive {
+			others++
+		}
+	}
+	for i := range m.Buckets {
+		p := m.Buckets[i].Policy
+		if need := p.Scheme.MinDomains(); p.Domain == core.DomainNode && need > others {
+			return api.Refused(fmt.Sprintf("bucket %s (%s) needs %d nodes; without %s there are %d", m.Buckets[i].Name, p.Scheme, need, id, others),
+				"add a node first, or change the bucket's scheme")
+		}
+	}
+	if others == 0 {
+		return api.Refused(fmt.Sprintf("%s is the last active node", id), "add a node first")
+	}
+	return nil
+}
+
+// Disks is part of apiserver.ClusterService.
+func (c clusterService) Disks(ctx context.Context, node core.NodeID) ([]api.Disk, error) {
+	m, err := c.mapNow()
+	if err != nil {
+		return nil, err
+	}
+	if node != "" && m.Node(node) == nil {
+		return nil, fmt.Errorf("node %s: %w", node, core.ErrNotFound)
+	}
+	slots := map[core.DiskID]int{}
+	for _, row := range m.Slots {
+		for _, d := range row.Insync {
+			slots[d]++
+		}
+	}
+	locals := c.s.locals(ctx)
+	out := []api.Disk{}
+	for i := range m.Disks {
+		d := &m.Disks[i]
+		if node != "" && d.Node != node {
+			continue
+		}
+		a := api.Disk{
+			ID: string(d.Node) + "/" + d.Name, Number: d.ID, Node: d.Node, Name: d.Name, UUID: d.UUID, State: d.State,
+			Since: d.Since, Weight: d.Weight, Slots: slots[d.ID],
+		}
+		for _, l := range locals[d.Node].Disks {
+			if l.UUID == d.UUID {
+				a.Path, a.Capacity, a.Used, a.Errors = l.Path, l.Capacity, l.Used, l.Errors
+			}
+		}
+		out = append(out, a)
+	}
+	return out, nil
+}
+
+// Disk is part of apiserver.ClusterService.
+func (c clusterService) Disk(ctx context.Context, node core.NodeID, name string) (api.Disk, error) {
+	all, err := c.Disks(ctx, node)
+	if err != nil {
+		return api.Disk{}, err
+	}
+	for _, d := range slices.Backward(all) { // of two with one name the newer
+		if d.Name == name {
+			return d, nil
+		}
+	}
+	return api.Disk{}, fmt.Errorf("disk %s/%s: %w", node, name, core.ErrNotFound)
+}
+
+// SetDisk is part of apiserver.ClusterService.
+func (c clusterService) SetDisk(ctx context.Context, node core.NodeID, name string, p api.Placement) (api.Disk, error) {
+	d, err := c.Disk(ctx, node, name)
+	if err == nil {
+		err = c.change(ctx, core.Change{Kind: core.ChangeWeight, Disk: d.Number, Weight: p.Weight})
+	}
+	if err != nil {
+		return d, err
+	}
+	return c.Disk(ctx, node, name)
+}
+
+// DiskAction is part of apiserver.ClusterService.
+func (c clusterService) DiskAction(ctx context.Context, node core.NodeID, name string, a api.DiskAction) (api.Disk, error) {
+	d, err := c.Disk(ctx, node, name)
+	if err != nil {
+		return d, err
+	}
+	switch a {
+	case api.DetachDisk:
+		err = c.change(ctx, core.Change{Kind: core.ChangeFail, Disk: d.Number})
+		if err == nil {
+			err = c.change(ctx, core.Change{Kind: core.ChangeDiskState, Disk: d.Number, State: string(core.DiskDetached)})
+		}
+	case api.AttachDisk:
+		err = c.change(ctx, core.Change{Kind: core.ChangeDiskState, Disk: d.Number, State: string(core.DiskOK)})
+	default:
+		return d, api.NotBuilt("disk " + string(a) + " of a running node; stop the node and use the same command with --config")
+	}
+	if err != nil {
+		return d, err
+	}
+	return c.Disk(ctx, node, name)
+}
+
+// bucketService is api/server's view of buckets.
+type bucketService struct{ s *server }
+
+func (b bucketService) objects() *engine.Objects { return b.s.node.Objects() }
+
+// Buckets is part of apiserver.BucketService.
+func (b bucketService) Buckets(ctx context.Context, provider core.Provider, _ bool) ([]api.Bucket, error) {
+	all, err := b.objects().Buckets(ctx)
+	if err != nil {
+		return nil, err
+	}
+	out := []api.Bucket{}
+	for _, x := range all {
+		if provider == "" || x.Name.Provider == provider {
+			out = append(out, api.BucketOf(x))
+		}
+	}
+	slices.SortFunc(out, func(a, b api.Bucket) int {
+		if a.URI < b.URI {
+			return -1
+		}
+		return 1
+	})
+	return out, nil
+}
+
+// Bucket is part of apiserver.BucketService.
+func (b bucketService) Bucket(ctx context.Context, name core.BucketName) (api.Bucket, error) {
+	x, err := b.objects().BucketNamed(ctx, name)
+	return api.BucketOf(x), err
+}
+
+// CreateBucket is part of apiserver.BucketService.
+func (b bucketService) CreateBucket(ctx context.Context, name core.BucketName, in api.CreateBucket) (api.Bucket, error) {
+	policy := in.Props.Apply(b.s.node.PolicyFor(in.Props.Scheme))
+	x, err := b.objects().CreateBucket(ctx, name, &policy, in.Alias)
+	if errors.Is(err, core.ErrExists) && in.IfAbsent {
+		x, err = b.objects().BucketNamed(ctx, name)
+	}
+	return api.BucketOf(x), err
+}
+
+// SetBucket is part of apiserver.BucketService.
+func (b bucketService) SetBucket(ctx context.Context, name core.BucketName, in api.SetBucket) (api.Bucket, error) {
+	x, err := b.objects().BucketNamed(ctx, name)
+	if err != nil {
+		return api.Bucket{}, err
+	}
+	x, err = b.objects().SetBucket(ctx, x.ID, func(x *core.Bucket) {
+		x.Policy = in.Props.Apply(x.Policy)
+		if in.Alias != "" {
+			x.Alias = in.Alias
+		}
+	})
+	return api.BucketOf(x), err
+}
+
+// DeleteBucket is part of apiserver.BucketService.
+func (b bucketService) DeleteBucket(ctx context.Context, name core.BucketName) error {
+	x, err := b.objects().BucketNamed(ctx, name)
+	if err != nil {
+		return err
+	}
+	return b.objects().DeleteBucket(ctx, x.Alias)
+}
+
+// Summary is part of apiserver.BucketService.
+func (b bucketService) Summary(ctx context.Context, name core.BucketName, _ api.Presence) (api.Summary, error) {
+	out := api.Summary{Bucket: name.String(), Accessible: true}
+	for o, err := range b.Objects(ctx, name, apiserver.ListOptions{}) {
+		if err != nil {
+			return out, err
+		}
+		out.Present.Objects++
+		out.Present.Bytes += o.Size
+	}
+	return out, nil
+}
+
+// Objects is part of apiserver.BucketService.
+func (b bucketService) Objects(ctx context.Context, name core.BucketName, o apiserver.ListOptions) iter.Seq2[api.Object, error] {
+	return func(yield func(api.Object, error) bool) {
+		x, err := b.objects().BucketNamed(ctx, name)
+		if err != nil {
+			yield(api.Object{}, err)
+			return
+		}
+		if o.Presence == api.NotCached {
+			return // everything in a bucket of the cluster's own is present
+		}
+		b.s.node.ListAll(ctx, x, o.Prefix, o.After, o.NamesOnly, func(key string, rec *core.Record, err error) bool {
+			if err != nil {
+				yield(api.Object{}, err)
+				return false
+			}
+			return yield(api.Object{Name: key, Size: rec.Size, ETag: rec.ETag, Cached: true, Modified: rec.Modified}, nil)
+		})
+	}
+}
+
+// jobService is api/server's view of jobs.
+type jobService struct{ s *server }
+
+// JobKinds is part of apiserver.JobService.
+func (j jobService) JobKinds(context.Context) ([]api.JobKind, error) {
+	bucket := func(name string, optional bool) api.JobArg {
+		return api.JobArg{Name: name, Type: "bucket", Optional: optional}
+	}
+	return []api.JobKind{
+		{Kind: job.KindCopy, Summary: "copy a bucket to another", Args: []api.JobArg{bucket(api.ArgFrom, false), bucket(api.ArgTo, false)}},
+		{Kind: job.KindRebalance, Summary: "bring all data to where the map wants it", Args: []api.JobArg{bucket(api.ArgFrom, true)}},
+		{Kind: job.KindResilver, Summary: "build missing data again", Args: []api.JobArg{bucket(api.ArgFrom, true)}},
+		{Kind: job.KindScrub, Summary: "read and verify all data, repair what is damaged", Args: []api.JobArg{bucket(api.ArgFrom, true)}},
+	}, nil
+}
+
+// StartJob is part of apiserver.JobService.
+func (j jobService) StartJob(ctx context.Context, in api.JobSpec) (api.Job, error) {
+	spec := job.Spec{
+		Kind: in.Kind, From: in.From, To: in.To, Token: in.ClientToken, Prefix: in.Prefix, List: in.List, Template: in.Template,
+		Regex: in.Regex, Prepend: in.Prepend, Ext: in.Ext, DryRun: in.DryRun, Workers: in.NumWorkers,
+		ObjectRate: in.RateLimit.Objects, ByteRate: in.RateLimit.Bytes, ContinueOnError: in.ContinueOnError,
+	}
+	if in.UnavailableTimeout != "" {
+		d, err := time.ParseDuration(in.UnavailableTimeout)
+		if err != nil {
+			return api.Job{}, fmt.Errorf("unavailable_timeout: %w: %w", core.ErrInvalid, err)
+		}
+		spec.Unavailable = d
+	}
+	switch {
+	case in.Latest || in.Sync:
+		return api.Job{}, api.NotBuilt("--latest and --sync, which need remote buckets")
+	case len(in.Args) > 0:
+		return api.Job{}, fmt.Errorf("%s takes no further arguments: %w", in.Kind, core.ErrInvalid)
+	}
+	x, err := j.s.jobs.Start(ctx, spec)
+	return jobOf(x), err
+}
+
+// Jobs is part of apiserver.JobService.
+func (j jobService) Jobs(ctx context.Context, f apiserver.JobFilter) ([]api.Job, error) {
+	all, err := j.s.jobs.List(ctx, func(s *job.Spec, st *job.Status) bool {
+		return (f.Kind == "" || s.Kind == f.Kind) && (f.Bucket == "" || s.From == f.Bucket || s.To == f.Bucket) && (f.All || !st.State.Ended())
+	})
+	out := make([]api.Job, 0, len(all))
+	for _, x := range all {
+		out = append(out, jobOf(x))
+	}
+	return out, err
+}
+
+// AwaitJob is part of apiserver.JobService.
+func (j jobService) AwaitJob(ctx context.Context, id string) (api.Job, error) {
+	x, err := j.s.jobs.Await(ctx, id)
+	return jobOf(x), err
+}
+
+// StopJob is part of apiserver.JobService.
+func (j jobService) StopJob(ctx context.Context, id string) (api.Job, error) {
+	x, err := j.s.jobs.Stop(ctx, id)
+	return jobOf(x), err
+}
+
+// JobErrors is part of apiserver.JobService.
+func (j jobService) JobErrors(ctx context.Context, id, after string, limit int) (api.JobErrors, error) {
+	list, more, err := j.s.jobs.Errors(ctx, id, after, limit)
+	out := api.JobErrors{Errors: []api.JobError{}, More: more}
+	for _, e := range list {
+		out.Errors = append(out.Errors, api.JobError(e))
+	}
+	return out, err
+}
+
+// jobOf is a job as it travels.
+func jobOf(x job.Job) api.Job {
+	b := x.Status.Books
+	out := api.Job{
+		ID: x.Spec.ID, Kind: x.Spec.Kind, State: api.JobState(x.Status.State), From: x.Spec.From, To: x.Spec.To,
+		Done: api.Amount(b.Done), Skipped: api.Amount(b.Skipped), Failed: api.Amount(b.Failed), Dropped: api.Amount(b.Dropped),
+		Outputs: api.Amount(b.Outputs), Started: x.Status.Started, Ended: x.Status.Ended,
+		Rate: api.Rate(x.Rate), WaitingFor: x.Status.Waiting, Message: x.Status.Message,
+	}
+	if x.Status.Planned != nil {
+		p := api.Amount(*x.Status.Planned)
+		out.Planned = &p
+	}
+	if !x.ETA.IsZero() {
+		eta := x.ETA
+		out.ETA = &eta
+	}
+	return out
+}
+
+// performanceService is api/server's view of the nodes' speed.
+type performanceService struct{ s *server }
+
+// Performance is part of apiserver.PerformanceService.
+func (p performanceService) Performance(ctx context.Context) (api.Performance, error) {
+	m := p.s.node.Map()
+	if m == nil {
+		return api.Performance{}, fmt.Errorf("this node knows no map in effect yet: %w", core.ErrUnavailable)
+	}
+	locals := p.s.locals(ctx)
+	out := api.Performance{Time: p.s.clock.Now(), Seconds: window.Seconds()}
+	for i := range m.Nodes {
+		id := m.Nodes[i].ID
+		if l, ok := locals[id]; ok {
+			out.Nodes = append(out.Nodes, l.Perf)
+		} else if m.Nodes[i].State != core.NodeDecommissioned {
+			out.Missing = append(out.Missing, id)
+		}
+	}
+	out.Total = totalPerformance(out.Nodes)
+	return out, nil
+}
