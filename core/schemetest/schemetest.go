@@ -59,6 +59,7 @@ func Run(t *testing.T, create New, schemes ...core.Scheme) {
 		{"all stall", testAllStall, 0},
 		{"slow source", testSlowSource, 0},
 		{"memory", testMemory, 0},
+		{"pipelines", testPipelines, 0},
 		{"ranges", testRanges, 0},
 		{"bad ranges", testBadRanges, 0},
 		{"bytes read", testBytesRead, 0},

@@ -503,3 +503,28 @@ func testMemory(t *testing.T, r *Rig) {
 		t.Errorf("read: %d bytes were in use, want %d to %d", read.max, Chunk, most)
 	}
 }
+
+// testPipelines wants source and disks to work at the same time when writing, and
+// several windows to be under way when reading.
+func testPipelines(t *testing.T, r *Rig) {
+	const chunks, latency = 30, 10 * time.Millisecond
+	size := chunks * int64(Chunk)
+	if s := r.Coder.Scheme(); s.EC { // so many stripes or windows
+		e := r.Write(t, Data(1, 47))
+		size = chunks * int64(e.Unit*s.K)
+		r.forget(t, e, Subsets(r.Width, r.Width, 1)[0])
+	}
+	for _, d := range r.Disks {
+		d.Inject(memstore.Fault{Op: memstore.Write | memstore.Read, Delay: latency})
+	}
+	data := Data(int(size), 47)
+	var e core.Extent
+	within(t, chunks*latency, (chunks+3)*latency, func() {
+		var err error
+		e, err = r.Coder.Write(t.Context(), r.Spec(), slowReader{bytes.NewReader(data), t.Context(), latency})
+		if err != nil {
+			t.Fatal(err)
+		}
+	})
+	within(t, 0, (chunks/3+1)*latency, func() { r.Check(t, r.spec(e), data) })
+}
