@@ -86,6 +86,8 @@ func (d *draft) apply(c *core.Change) error {
 		return d.drop(c)
 	case core.ChangeJoined:
 		return d.joined(c)
+	case core.ChangeRenew:
+		return d.renew(c)
 	case core.ChangeJoin:
 		return d.join(c)
 	case core.ChangeOwner:

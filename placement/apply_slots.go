@@ -194,6 +194,15 @@ func (d *draft) joined(c *core.Change) error {
 	return nil
 }
 
+// renew gives a row a new term.
+func (d *draft) renew(c *core.Change) error {
+	row, err := d.ownedRow(c)
+	if err == nil {
+		d.touch(row)
+	}
+	return err
+}
+
 func (d *draft) join(c *core.Change) error {
 	row, err := d.row(c.Slot)
 	if err != nil {

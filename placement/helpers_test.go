@@ -150,6 +150,9 @@ func checkSuccessor(t testing.TB, m, next *core.Map) {
 			}
 		}
 	}
+	if next.Epoch%8 != 2 {
+		return // of a long chain some are enough
+	}
 	b, err := next.Encode()
 	if err != nil {
 		t.Fatal(err)

@@ -175,7 +175,7 @@ func checkSpread(t *testing.T, m *core.Map, what string, places []core.DiskID, w
 // Whatever is lost, and in whatever order, the rules hold as far as there are
 // domains, for new places and for those that are reassigned.
 func TestSpreadUnderLosses(t *testing.T) {
-	for seed := range uint64(60) {
+	for seed := range uint64(40) {
 		r := rand.New(rand.NewPCG(seed, 1))
 		s := spec{
 			nodes: 1 + r.IntN(9), zones: r.IntN(4), slots: 1, clusterIDSeeds: seed,

@@ -532,7 +532,7 @@ func TestPlanConverges(t *testing.T) {
 	for seed := range uint64(40) {
 		r := rand.New(rand.NewPCG(seed, 4))
 		s := spec{
-			nodes: 1 + r.IntN(6), zones: r.IntN(4), slots: 128, r: 1 + r.IntN(4), clusterIDSeeds: seed,
+			nodes: 1 + r.IntN(6), zones: r.IntN(4), slots: 64, r: 1 + r.IntN(4), clusterIDSeeds: seed,
 			disksOn: func(int) int { return 1 + r.IntN(3) }, weight: func(int, int) float64 { return 1 + 9*r.Float64() },
 		}
 		m := initial(t, s)
