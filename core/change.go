@@ -19,6 +19,9 @@ const (
 	ChangeDrop ChangeKind = "drop"
 	// ChangeJoined makes a joining disk in sync, under the same conditions.
 	ChangeJoined ChangeKind = "joined"
+	// ChangeRenew gives a slot a new term and changes nothing else; its owner
+	// asks for it, under the same conditions.
+	ChangeRenew ChangeKind = "renew"
 	// ChangeJoin adds a joining disk to a slot.
 	ChangeJoin ChangeKind = "join"
 	// ChangeNodeState and ChangeDiskState set a state.

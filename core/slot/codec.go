@@ -20,6 +20,7 @@ func AppendMessage(b []byte, m *Message) ([]byte, error) {
 	b = append(b, byte(m.Kind))
 	switch m.Kind {
 	case MsgReport, MsgGrant, MsgConfirmed, MsgMapWant:
+		b = appendBytes(b, []byte(m.Key))
 		b = binary.AppendUvarint(b, uint64(m.Epoch))
 		b = appendBytes(b, []byte(m.Sum))
 		b = binary.AppendUvarint(b, m.Boot)
@@ -38,16 +39,13 @@ func AppendMessage(b []byte, m *Message) ([]byte, error) {
 	b = binary.AppendUvarint(b, uint64(m.Disk))
 	b = binary.AppendUvarint(b, uint64(m.Ballot.Term))
 	b = binary.AppendUvarint(b, m.Ballot.Boot)
-	b = append(b, flag(m.Joining)|flag(m.Start)<<1)
+	b = append(b, flag(m.Joining))
 	for _, v := range []core.Version{m.Prev, m.Commit, m.Last, m.UpTo} {
 		b = core.AppendVersion(b, v)
 	}
 	b = binary.AppendUvarint(b, m.After)
 	b = binary.AppendUvarint(b, m.Floor)
-	b = binary.AppendUvarint(b, uint64(len(m.Tail)))
-	for _, v := range m.Tail {
-		b = core.AppendVersion(b, v)
-	}
+	b = binary.AppendUvarint(b, m.Attempt)
 	b = binary.AppendUvarint(b, uint64(len(m.Entries)))
 	for i := range m.Entries {
 		b = core.AppendEntry(b, &m.Entries[i])
@@ -85,6 +83,7 @@ func DecodeMessage(b []byte) (*Message, error) {
 }
 
 func (d *decoder) lease(m *Message) {
+	m.Key = string(d.bytes())
 	m.Epoch = core.Epoch(d.uvarint())
 	m.Sum = string(d.bytes())
 	m.Boot = d.uvarint()
@@ -99,15 +98,11 @@ func (d *decoder) slot(m *Message) {
 	m.Slot = core.SlotID(d.uvarint())
 	m.Disk = core.DiskID(d.uvarint())
 	m.Ballot = core.Ballot{Term: core.Epoch(d.uvarint()), Boot: d.uvarint()}
-	f := d.byte()
-	m.Joining, m.Start = f&1 != 0, f&2 != 0
+	m.Joining = d.byte() != 0
 	for _, v := range []*core.Version{&m.Prev, &m.Commit, &m.Last, &m.UpTo} {
 		*v = d.version()
 	}
-	m.After, m.Floor = d.uvarint(), d.uvarint()
-	for range d.count(maxEntries) {
-		m.Tail = append(m.Tail, d.version())
-	}
+	m.After, m.Floor, m.Attempt = d.uvarint(), d.uvarint(), d.uvarint()
 	for range d.count(maxEntries) {
 		if d.err != nil {
 			return

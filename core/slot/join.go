@@ -44,6 +44,18 @@ func (n *Node) beginJoin(r *replica, p *peer) {
 	n.readFor(r, p)
 }
 
+// joinAgain starts anew with a joiner that has lost track, because it was
+// restarted: it goes on from what its disk has by now.
+func (n *Node) joinAgain(r *replica, p *peer) {
+	if r.owner.bridge.joiner == p.disk {
+		r.owner.bridge = bridge{}
+	}
+	n.nextID++
+	*p = peer{disk: p.disk, joining: true, attempt: n.nextID}
+	n.stats.JoinsAgain++
+	n.sendSeal(r, p)
+}
+
 // readFor reads the joiner's next stretch, which ends at the commit mark.
 func (n *Node) readFor(r *replica, p *peer) {
 	o := r.owner
@@ -59,12 +71,12 @@ func (n *Node) readFor(r *replica, p *peer) {
 	p.reading = true
 	p.since, p.sentAt = n.now, n.now
 	n.nextID++
-	upTo := r.state.Committed
+	upTo, attempt := r.state.Committed, p.attempt
 	n.out.Reads = append(n.out.Reads, Read{
 		ID: n.nextID, Disk: r.disk, Slot: r.slot, After: p.cursor, UpTo: upTo, Bytes: n.p.CatchupBytes,
 	})
 	n.reads[n.nextID] = func(e core.Entries, err error) {
-		if r.owner != o || !p.reading {
+		if r.owner != o || !p.reading || p.attempt != attempt {
 			return
 		}
 		p.reading = false
@@ -73,7 +85,7 @@ func (n *Node) readFor(r *replica, p *peer) {
 			return
 		}
 		p.catchup = &Message{
-			Kind: MsgCatchup, After: p.cursor, UpTo: e.UpTo, Floor: r.state.Floor, Entries: e.List, Start: !p.started,
+			Kind: MsgCatchup, After: p.cursor, UpTo: e.UpTo, Floor: r.state.Floor, Entries: e.List, Attempt: attempt,
 		}
 		n.sendCatchup(r, p)
 	}
@@ -98,7 +110,7 @@ func (n *Node) retryCatchup(r *replica, p *peer) {
 // onCaughtUp goes on with the next stretch, or goes live.
 func (n *Node) onCaughtUp(r *replica, p *peer, m *Message) {
 	o := r.owner
-	if !p.joining || p.level || p.catchup == nil || m.Last != p.catchup.UpTo || o.phase != active {
+	if !p.joining || p.level || p.catchup == nil || m.Attempt != p.attempt || m.Last != p.catchup.UpTo || o.phase != active {
 		return
 	}
 	p.started = true

@@ -1,6 +1,7 @@
 package slot
 
 import (
+	"maps"
 	"slices"
 	"time"
 
@@ -12,16 +13,46 @@ import (
 type lease struct {
 	reported core.Instant
 	began    bool
-	sent     map[core.NodeID]core.Instant // of the last granted report
+	sent     grants // of the last granted report
 	replied  map[core.NodeID]core.Instant
 	silent   map[core.NodeID][]core.NodeID
+	// turned is when this node first saw a map with other voters than the one
+	// in effect, 0 if there is none; before holds the grants of reports from
+	// before that.
+	turned core.Instant
+	before grants
+	// dropped is when all grants were forgotten; what answers to reports from
+	// before that is late.
+	dropped core.Instant
+}
+
+// grants says when each voter's last granted report was sent.
+type grants map[core.Voter]core.Instant
+
+// majority says whether more than half of the voters granted a report sent
+// within d.
+func (g grants) majority(voters []core.Voter, now core.Instant, d time.Duration) bool {
+	return core.Majority(voters, func(v core.Voter) bool {
+		t, ok := g[v]
+		return ok && now.Sub(t) < d
+	})
 }
 
 func (l *lease) init() {
-	l.sent = map[core.NodeID]core.Instant{}
+	l.sent, l.before = grants{}, grants{}
 	l.replied = map[core.NodeID]core.Instant{}
 	l.silent = map[core.NodeID][]core.NodeID{}
 }
+
+// turn notes that the newest map has other voters than the one in effect.
+func (l *lease) turn(now core.Instant, effect, newest *core.Map) {
+	if effect != nil && l.turned == 0 && !slices.Equal(effect.Voters, newest.Voters) {
+		l.turned, l.before = now, maps.Clone(l.sent)
+	}
+}
+
+// arrive notes that the newest map is in effect.
+func (l *lease) arrive() { l.turned, l.before = 0, grants{} }
 
 func (n *Node) tickLease() {
 	if n.newest == nil || n.lease.began && n.now.Sub(n.lease.reported) < n.p.ReportEvery {
@@ -57,14 +88,23 @@ func (n *Node) onGrant(from core.NodeID, m *Message) {
 	}
 	n.lease.replied[from] = n.now
 	n.lease.silent[from] = m.Silent
-	if m.Granted && m.Nonce > n.lease.sent[from] {
-		n.lease.sent[from] = m.Nonce
+	v := core.Voter{Node: from, Key: m.Key}
+	if m.Granted && m.Nonce > n.lease.dropped {
+		n.lease.sent[v] = max(n.lease.sent[v], m.Nonce)
+		if m.Nonce < n.lease.turned {
+			n.lease.before[v] = max(n.lease.before[v], m.Nonce)
+		}
 	}
-	n.noteConfirmed(from, confirmation{m.Epoch, m.Sum})
+	n.noteConfirmed(v, confirmation{m.Epoch, m.Sum})
 }
 
 // HoldsLease says whether a majority of voters has granted this node its lease
 // recently enough for it to answer reads.
+//
+// While a change of voters is under way, reports from before it was seen count
+// with the voters in effect, as they always did: once the change is in effect a
+// majority of those grants no such report any more. Later ones must be granted
+// by a majority of both sets.
 func (n *Node) HoldsLease(now core.Instant) bool {
 	n.now = now
 	if n.rules.NoLease {
@@ -73,15 +113,20 @@ func (n *Node) HoldsLease(now core.Instant) bool {
 	if n.effect == nil {
 		return false
 	}
-	return core.Majority(n.effect.Voters, func(v core.Voter) bool {
-		t, ok := n.lease.sent[v.Node]
-		return ok && now.Sub(t) < n.p.LeaseUse
-	})
+	l := &n.lease
+	if l.turned != 0 && l.before.majority(n.effect.Voters, now, n.p.LeaseUse) {
+		return true
+	}
+	return l.sent.majority(n.effect.Voters, now, n.p.LeaseUse) && l.sent.majority(n.newest.Voters, now, n.p.LeaseUse)
 }
 
 // DropLease forgets all grants. The driver calls it when the node's clocks
 // have parted.
-func (n *Node) DropLease() { n.lease.sent = map[core.NodeID]core.Instant{} }
+func (n *Node) DropLease() {
+	n.lease.dropped = n.now
+	clear(n.lease.sent)
+	clear(n.lease.before)
+}
 
 // Silent lists the nodes that a majority of voters does not hear, as far as
 // this node was told recently.

@@ -34,7 +34,8 @@ func (n *Node) SeeMap(now core.Instant, m *core.Map) {
 	}
 	n.newest = m
 	n.out.MapChanged = true
-	n.noteNamed(m.Epoch - 1)
+	n.voter.noteInForce(n.now, m, false)
+	n.lease.turn(n.now, n.effect, m)
 	n.obey()
 	n.tally()
 	n.voterStep()
@@ -83,18 +84,18 @@ func (n *Node) mayOwn(r *replica) bool {
 }
 
 func (n *Node) onConfirmed(from core.NodeID, m *Message) {
-	n.noteConfirmed(from, confirmation{m.Epoch, m.Sum})
+	n.noteConfirmed(core.Voter{Node: from, Key: m.Key}, confirmation{m.Epoch, m.Sum})
 }
 
 // noteConfirmed remembers what a voter confirmed and fetches a map that this
 // node has not seen.
-func (n *Node) noteConfirmed(from core.NodeID, c confirmation) {
-	if c.epoch == 0 || c.epoch < n.confirms[from].epoch {
+func (n *Node) noteConfirmed(v core.Voter, c confirmation) {
+	if c.epoch == 0 || c.epoch < n.confirms[v].epoch {
 		return
 	}
-	n.confirms[from] = c
+	n.confirms[v] = c
 	if n.newest == nil || c.epoch > n.newest.Epoch || c.epoch == n.newest.Epoch && c.sum != n.newest.Sum() {
-		n.send(from, &Message{Kind: MsgMapWant, Epoch: c.epoch, Sum: c.sum})
+		n.send(v.Node, &Message{Kind: MsgMapWant, Epoch: c.epoch, Sum: c.sum})
 		return
 	}
 	n.tally()
@@ -118,7 +119,7 @@ func (n *Node) tally() {
 		return
 	}
 	confirmed := func(v core.Voter) bool {
-		return n.confirms[v.Node] == confirmation{m.Epoch, m.Sum()}
+		return n.confirms[v] == confirmation{m.Epoch, m.Sum()}
 	}
 	old := m.OldVoters
 	if len(old) == 0 {
@@ -134,7 +135,8 @@ func (n *Node) putInEffect(m *core.Map) {
 	was := n.effect
 	n.effect = m
 	n.out.MapChanged = true
-	n.noteNamed(m.Epoch)
+	n.voter.noteInForce(n.now, m, true)
+	n.lease.arrive()
 	for s := range m.Slots {
 		id := core.SlotID(s)
 		if was == nil || was.Slots[s].Term != m.Slots[s].Term || was.SlotBallot(id) != m.SlotBallot(id) {
@@ -162,13 +164,5 @@ func (n *Node) reconfigure(s core.SlotID) {
 	}
 	if r := n.replica(owner, s); r != nil && n.mayOwn(r) {
 		n.takeOver(r)
-	}
-}
-
-// noteNamed starts the waiting time of a new voter once the map that made it
-// one is known to be in effect; e is such a map's epoch.
-func (n *Node) noteNamed(e core.Epoch) {
-	if v := &n.voter; v.naming != 0 && e >= v.naming {
-		v.naming, v.namedAt = 0, n.now
 	}
 }

@@ -18,10 +18,14 @@ type replica struct {
 	// commit mark given to it.
 	durable, marked core.Version
 	markDue         core.Instant
-	// caughtUp says that a stretch was taken since the replica was sealed as
-	// a joiner.
-	caughtUp bool
-	owner    *ownership
+	// attempt is the owner's attempt to bring this joiner level, and caughtUp
+	// how far that has got. Both are forgotten in a restart.
+	attempt, caughtUp uint64
+	owner             *ownership
+	// spent says that the slot needs a new term to be owned again, asked when
+	// that was last asked for; see [Node.askNewTerm].
+	spent bool
+	asked core.Instant
 	inBusy   bool
 }
 
@@ -55,7 +59,8 @@ func (n *Node) onMember(from core.NodeID, m *Message) {
 }
 
 // onSeal adopts a ballot, and answers with what the member has once that is
-// durable. A joiner first undoes what it was never told is committed.
+// durable. A joiner first undoes what it was never told is committed; once it
+// has adopted the ballot it does not, since it may have gone live by then.
 func (n *Node) onSeal(from core.NodeID, m *Message, r *replica) {
 	if r.owner != nil && m.Ballot.Compare(r.owner.ballot) > 0 {
 		n.stepDown(r)
@@ -64,16 +69,19 @@ func (n *Node) onSeal(from core.NodeID, m *Message, r *replica) {
 	if m.Ballot.Compare(r.state.Ballot) > 0 || n.rules.NoTermCheck {
 		r.state.Ballot = m.Ballot
 		b.Adopt = &m.Ballot
-		r.caughtUp = false
+		r.attempt = 0
+		if m.Joining {
+			undo := r.state.Committed
+			b.Undo = &undo
+			r.tail, r.state.Last = nil, undo
+		}
 	}
-	if m.Joining && !r.caughtUp && (len(r.tail) > 0 || b.Adopt != nil) {
-		undo := r.state.Committed
-		b.Undo = &undo
-		r.tail, r.state.Last = nil, undo
+	if m.Joining && m.Attempt > r.attempt {
+		r.attempt, r.caughtUp = m.Attempt, 0
 	}
 	answer := &Message{
-		Kind: MsgSealed, Slot: r.slot, Disk: r.disk, Ballot: m.Ballot, Joining: m.Joining,
-		Commit: r.state.Committed, Last: r.state.Last, Tail: versions(r.tail),
+		Kind: MsgSealed, Slot: r.slot, Disk: r.disk, Ballot: m.Ballot, Joining: m.Joining, Attempt: m.Attempt,
+		Commit: r.state.Committed, Last: r.state.Last,
 	}
 	n.persist(r.disk, b, func(err error) {
 		if err == nil && r.state.Ballot == m.Ballot {
@@ -93,6 +101,9 @@ func (n *Node) onSync(from core.NodeID, m *Message, r *replica) {
 		return
 	}
 	n.advanceMark(r, m.Prev)
+	if r.state.Committed != m.Prev {
+		return // the same
+	}
 	same := len(r.tail) >= len(m.Entries)
 	for i := range m.Entries {
 		same = same && r.tail[i].Version == m.Entries[i].Version
@@ -173,6 +184,18 @@ func (n *Node) ack(from core.NodeID, r *replica, ballot core.Ballot) {
 	n.persistTail(from, ballot, r, core.SlotBatch{Slot: r.slot})
 }
 
+// version returns the version of the entry with that seq, as far as it is known:
+// of those below the mark only the mark's.
+func (r *replica) version(seq uint64) (core.Version, bool) {
+	switch {
+	case seq > r.state.Last.Seq:
+		return core.Version{}, false
+	case seq > r.state.Committed.Seq:
+		return r.tail[seq-r.state.Committed.Seq-1].Version, true
+	}
+	return r.state.Committed, true
+}
+
 // advanceMark takes a commit mark, as far as the member has what it covers.
 func (n *Node) advanceMark(r *replica, c core.Version) {
 	k := 0
@@ -223,47 +246,35 @@ func (n *Node) flushMark(r *replica) {
 	}
 }
 
-// onCatchup takes a stretch of history as a joiner.
+// onCatchup takes a stretch of history as a joiner. A stretch that it has, and
+// that is repeated, must not undo what came after it.
 func (n *Node) onCatchup(from core.NodeID, m *Message, r *replica) {
-	fits := m.Start && !r.caughtUp || r.caughtUp && m.After == r.state.Committed.Seq && m.UpTo != r.state.Committed
+	if m.Attempt != r.attempt || m.After > r.state.Committed.Seq {
+		n.send(from, &Message{Kind: MsgNack, Slot: r.slot, Disk: r.disk, Ballot: m.Ballot, Attempt: m.Attempt, Last: r.state.Last})
+		return
+	}
 	b := core.SlotBatch{Slot: r.slot}
-	if fits {
-		// On its start nothing above the stretch is of use; later there may
-		// be live writes of an attempt that broke off.
+	news := m.UpTo.Seq > r.caughtUp
+	if news {
 		undo := r.state.Committed
-		if m.Start {
+		if m.UpTo.Seq < undo.Seq {
 			undo = m.UpTo
 		}
 		b.Undo = &undo
+		b.Replace = &core.Replace{After: m.After, UpTo: m.UpTo, Floor: m.Floor, Entries: m.Entries}
 		r.tail = nil
-		r.caughtUp = true
+		r.caughtUp = m.UpTo.Seq
 		r.state.Committed, r.state.Last = m.UpTo, m.UpTo
 		r.state.Floor = m.Floor
 		r.marked = m.UpTo
-		b.Replace = &core.Replace{After: m.After, UpTo: m.UpTo, Floor: m.Floor, Entries: m.Entries}
 	}
-	if !r.caughtUp {
-		return
-	}
-	at := r.state.Committed
 	n.persist(r.disk, b, func(err error) {
 		if err != nil || r.state.Ballot != m.Ballot {
 			return
 		}
-		if fits {
-			r.durable = at
+		if news {
+			r.durable = m.UpTo
 		}
-		n.send(from, &Message{Kind: MsgCaughtUp, Slot: r.slot, Disk: r.disk, Ballot: m.Ballot, Last: at})
+		n.send(from, &Message{Kind: MsgCaughtUp, Slot: r.slot, Disk: r.disk, Ballot: m.Ballot, Attempt: m.Attempt, Last: m.UpTo})
 	})
-}
-
-func versions(tail []core.Entry) []core.Version {
-	if len(tail) == 0 {
-		return nil
-	}
-	out := make([]core.Version, len(tail))
-	for i := range tail {
-		out[i] = tail[i].Version
-	}
-	return out
 }

@@ -17,7 +17,7 @@ const (
 	MsgMapWant Kind = 4
 	MsgMap     Kind = 5
 
-	// MsgSeal asks a member to adopt a ballot; MsgSealed says what it holds.
+	// MsgSeal asks a member to adopt a ballot; MsgSealed says how far it got.
 	MsgSeal   Kind = 10
 	MsgSealed Kind = 11
 	// MsgSync makes a member's tail that of the owner; answered by MsgAck.
@@ -48,16 +48,15 @@ type Message struct {
 	Entries []core.Entry
 	// Commit is the sender's commit mark, Last its last version.
 	Commit, Last core.Version
-	// Tail lists the versions above Commit that a sealed member holds.
-	Tail []core.Version
-	// After, UpTo and Floor belong to catching up; Start marks the first
-	// stretch since the joiner was sealed.
-	After uint64
-	UpTo  core.Version
-	Floor uint64
-	Start bool
+	// After, UpTo and Floor belong to catching up, Attempt to all messages
+	// about it: it tells one attempt to bring a joiner level from another.
+	After   uint64
+	UpTo    core.Version
+	Floor   uint64
+	Attempt uint64
 
-	// For maps and leases.
+	// For maps and leases. Key is that of the answering voter.
+	Key     string
 	Epoch   core.Epoch
 	Sum     string
 	Boot    uint64

@@ -87,7 +87,7 @@ type Node struct {
 	now   core.Instant
 
 	newest, effect *core.Map
-	confirms       map[core.NodeID]confirmation
+	confirms       map[core.Voter]confirmation
 	lease          lease
 	voter          voter
 	disks          map[core.DiskID]*disk
@@ -170,7 +170,7 @@ type WriteID uint64
 func New(c Config) *Node {
 	n := &Node{
 		id: c.ID, boot: c.Boot, p: c.Params.withDefaults(), rules: c.Rules, now: c.Started,
-		confirms: map[core.NodeID]confirmation{},
+		confirms: map[core.Voter]confirmation{},
 		disks:    map[core.DiskID]*disk{},
 		down:     map[core.NodeID]bool{},
 		waits:    map[uint64]func(error){},
@@ -180,7 +180,7 @@ func New(c Config) *Node {
 	n.voter.init(c.Voter, c.Started)
 	if m := n.voter.state.Map; m != nil {
 		n.newest = m
-		n.confirms[n.id] = confirmation{m.Epoch, m.Sum()}
+		n.confirms[n.Voter()] = confirmation{m.Epoch, m.Sum()}
 		n.tally()
 	}
 	return n

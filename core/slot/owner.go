@@ -61,25 +61,35 @@ type peer struct {
 	joining bool
 	sealed  bool
 	synced  bool
-	mark    core.Version   // its commit mark when sealed
-	tail    []core.Version // what it had above that
+	mark    core.Version // its commit mark when sealed
+	last    core.Version // the last that it had then
 	acked   uint64
 	sentAt  core.Instant
 	since   core.Instant // of the oldest message without an answer, 0 for none
 	// A joiner is read for and sent history up to cursor, then level: from
-	// then on nothing commits without it.
+	// then on nothing commits without it. attempt tells what it answers to
+	// this from what it answered to earlier attempts, which broke off.
+	attempt uint64
 	cursor  uint64
 	started bool
 	reading bool
 	catchup *Message // the stretch under way
 	level   bool
 	first   *Message // what it was sent on going live, until acknowledged
+	// refused and refusedAt are the last refusal that was answered by sending
+	// all that the member lacks.
+	refused   core.Version
+	refusedAt core.Instant
 }
 
 // takeOver begins a new ownership under the map in effect.
 func (n *Node) takeOver(r *replica) {
 	ballot := n.effect.SlotBallot(r.slot)
 	if r.owner != nil && r.owner.ballot == ballot || r.state.Ballot.Compare(ballot) > 0 {
+		return
+	}
+	if r.owner == nil && r.state.Ballot == ballot {
+		n.askNewTerm(r)
 		return
 	}
 	n.nextID++
@@ -97,7 +107,8 @@ func (n *Node) takeOver(r *replica) {
 		o.peers = append(o.peers, &peer{disk: d})
 	}
 	for _, d := range row.Joining {
-		o.peers = append(o.peers, &peer{disk: d, joining: true})
+		n.nextID++
+		o.peers = append(o.peers, &peer{disk: d, joining: true, attempt: n.nextID})
 	}
 	r.state.Ballot = ballot
 	n.stats.TakeOvers++
@@ -114,6 +125,25 @@ func (n *Node) takeOver(r *replica) {
 		n.sendSeal(r, p)
 	}
 	n.wake(r)
+}
+
+// askNewTerm asks for a new term of a slot that this node has owned in the
+// present one and let go, because its disk was taken out and put back, or
+// because of a map that came to nothing. To go on under the old ballot could
+// give two entries one version, and a proposal from before could put a joiner
+// in sync that has not got what came since.
+func (n *Node) askNewTerm(r *replica) {
+	r.spent = n.effect != nil && r.owner == nil && n.replica(r.disk, r.slot) == r && n.mayOwn(r) &&
+		n.effect.SlotBallot(r.slot) == r.state.Ballot
+	if !r.spent {
+		return
+	}
+	n.wake(r)
+	if n.effect != n.newest || r.asked != 0 && n.now.Sub(r.asked) < n.p.RetryEvery {
+		return
+	}
+	r.asked = n.now
+	n.out.Changes = append(n.out.Changes, core.Change{Kind: core.ChangeRenew, Slot: r.slot, Term: r.state.Ballot.Term, Boot: n.boot})
 }
 
 func later(a, b core.Version) core.Version {
@@ -148,7 +178,7 @@ func (n *Node) toPeer(r *replica, p *peer, m *Message) {
 }
 
 func (n *Node) sendSeal(r *replica, p *peer) {
-	n.toPeer(r, p, &Message{Kind: MsgSeal, Joining: p.joining})
+	n.toPeer(r, p, &Message{Kind: MsgSeal, Joining: p.joining, Attempt: p.attempt})
 }
 
 // onOwner handles what members answer.
@@ -187,11 +217,11 @@ func (o *ownership) peer(d core.DiskID) *peer {
 }
 
 func (n *Node) onSealed(r *replica, p *peer, m *Message) {
-	if p.sealed || m.Joining != p.joining {
+	if p.sealed || m.Joining != p.joining || m.Attempt != p.attempt {
 		return
 	}
 	p.sealed, p.since = true, 0
-	p.mark, p.tail = m.Commit, m.Tail
+	p.mark, p.last = m.Commit, m.Last
 	p.acked = m.Last.Seq
 	if !p.joining {
 		n.sync(r)
@@ -217,7 +247,7 @@ func (n *Node) sync(r *replica) {
 		}
 		mark = later(mark, p.mark)
 	}
-	if mark.Seq > r.state.Last.Seq {
+	if has, ok := r.version(mark.Seq); !ok || has != mark {
 		n.alarm(fmt.Sprintf("slot %d: disk %d lacks what is committed: it has %v, another member knows of %v", r.slot, r.disk, r.state.Last, mark))
 		return
 	}
@@ -229,9 +259,10 @@ func (n *Node) sync(r *replica) {
 	for _, p := range o.peers {
 		switch {
 		case p.joining:
-		case p.hasTail(r, mark):
+		case p.last == r.state.Last:
+			// Whoever has an entry has all that the entry's owner had
+			// before it.
 			p.synced = true
-			p.acked = r.state.Last.Seq
 		default:
 			inFlight = true
 			n.stats.Undone++
@@ -242,23 +273,6 @@ func (n *Node) sync(r *replica) {
 		n.stats.TakeOversInFlight++
 	}
 	n.activate(r)
-}
-
-// hasTail says whether a sealed member's entries above the mark are the owner's.
-func (p *peer) hasTail(r *replica, mark core.Version) bool {
-	tail := p.tail
-	for len(tail) > 0 && tail[0].Seq <= mark.Seq {
-		tail = tail[1:]
-	}
-	if len(tail) != len(r.tail) {
-		return false
-	}
-	for i := range tail {
-		if tail[i] != r.tail[i].Version {
-			return false
-		}
-	}
-	return true
 }
 
 func (n *Node) sendSync(r *replica, p *peer) {
@@ -323,9 +337,21 @@ func (n *Node) onAck(r *replica, p *peer, m *Message) {
 }
 
 func (n *Node) onNack(r *replica, p *peer, m *Message) {
-	if p.synced && m.Last.Seq >= r.state.Committed.Seq && m.Last.Seq < r.state.Last.Seq && n.now.Sub(p.sentAt) > 0 {
-		n.sendAppend(r, p, m.Last.Seq)
+	if m.Attempt != 0 {
+		if p.joining && !p.level && m.Attempt == p.attempt {
+			n.joinAgain(r, p)
+		}
+		return
 	}
+	if !p.synced || m.Last.Seq < r.state.Committed.Seq || m.Last.Seq >= r.state.Last.Seq {
+		return
+	}
+	// Every message behind a lost one is refused; one answer is enough.
+	if m.Last == p.refused && n.now.Sub(p.refusedAt) < n.p.RetryEvery {
+		return
+	}
+	p.refused, p.refusedAt = m.Last, n.now
+	n.sendAppend(r, p, m.Last.Seq)
 }
 
 // sendAppend sends the tail from behind a seq that the member has.
@@ -510,8 +536,11 @@ func (n *Node) Check(now core.Instant, g Reading) error {
 // tickReplica sends again what was not answered, proposes to drop who stays
 // silent, and spreads the mark of an idle slot.
 func (n *Node) tickReplica(r *replica) {
-	if n.disks[r.disk] == nil {
-		return
+	if d := n.disks[r.disk]; d == nil || d.slots[r.slot] != r {
+		return // the disk is gone, or was put back since
+	}
+	if r.spent {
+		n.askNewTerm(r)
 	}
 	if o := r.owner; o != nil {
 		for _, p := range o.peers {

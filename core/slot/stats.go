@@ -7,6 +7,7 @@ type Stats struct {
 	Undone            int // members that were told to undo writes
 	Joins             int // joiners that went live
 	JoinsFromFloor    int // of these, those that needed all records
+	JoinsAgain        int // joiners that lost track and were begun with anew
 	Drops             int // proposed
 	Confirmed         int // maps, by this voter
 	Resent            int // messages sent again
@@ -16,7 +17,7 @@ type Stats struct {
 func (s Stats) Add(t Stats) Stats {
 	return Stats{
 		s.TakeOvers + t.TakeOvers, s.TakeOversInFlight + t.TakeOversInFlight, s.Undone + t.Undone, s.Joins + t.Joins,
-		s.JoinsFromFloor + t.JoinsFromFloor, s.Drops + t.Drops, s.Confirmed + t.Confirmed, s.Resent + t.Resent,
+		s.JoinsFromFloor + t.JoinsFromFloor, s.JoinsAgain + t.JoinsAgain, s.Drops + t.Drops, s.Confirmed + t.Confirmed, s.Resent + t.Resent,
 	}
 }
 

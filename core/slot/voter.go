@@ -2,6 +2,7 @@ package slot
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/shoalstore/shoal/core"
 )
@@ -18,27 +19,38 @@ type VoterState struct {
 // votes is for the maps to say.
 type voter struct {
 	state VoterState
-	// started is when its memory of grants begins.
-	started core.Instant
-	// naming is the map that made it a voter, until that is in effect, and
-	// namedAt is when that was.
-	naming  core.Epoch
-	namedAt core.Instant
-	grants  map[core.NodeID]core.Instant // until when
-	heard   map[core.NodeID]core.Instant
-	obeyed  map[core.NodeID]confirmation
-	floors  map[core.NodeID]core.Epoch
+	// started is when its memory of grants begins. set is the number of the
+	// set of voters that is known to be in force, and inForce since when
+	// that is known: before it, others may have granted leases.
+	started, inForce core.Instant
+	set              uint64
+	grants           map[core.NodeID]core.Instant // until when
+	heard            map[core.NodeID]core.Instant
+	obeyed           map[core.NodeID]confirmation
+	floors           map[core.NodeID]core.Epoch
 	// saving is the map whose confirmation is being made durable.
 	saving *core.Map
 }
 
 func (v *voter) init(s VoterState, now core.Instant) {
 	v.state = s
-	v.started = now
+	v.started, v.inForce = now, now
 	v.grants = map[core.NodeID]core.Instant{}
 	v.heard = map[core.NodeID]core.Instant{}
 	v.obeyed = map[core.NodeID]confirmation{}
 	v.floors = map[core.NodeID]core.Epoch{}
+}
+
+// noteInForce notes which set of voters is in force: the map's own once it is
+// in effect, before that its predecessor's.
+func (v *voter) noteInForce(now core.Instant, m *core.Map, effect bool) {
+	set := m.Bus
+	if !effect && len(m.OldVoters) > 0 && !slices.Equal(m.Voters, m.OldVoters) {
+		set--
+	}
+	if set > v.set {
+		v.set, v.inForce = set, now
+	}
 }
 
 // epoch is that of the last confirmed map.
@@ -66,7 +78,7 @@ func (n *Node) onReport(from core.NodeID, m *Message) {
 	v := &n.voter
 	v.heard[from] = n.now
 	v.obeyed[from] = confirmation{m.Epoch, m.Sum}
-	reply := &Message{Kind: MsgGrant, Nonce: m.Nonce, Epoch: v.epoch(), Boot: m.Boot}
+	reply := &Message{Kind: MsgGrant, Key: v.state.Key, Nonce: m.Nonce, Epoch: v.epoch(), Boot: m.Boot}
 	if v.state.Map != nil {
 		reply.Sum = v.state.Map.Sum()
 		voting := n.votes(v.state.Map) || n.newest != nil && n.votes(n.newest)
@@ -127,29 +139,21 @@ func (n *Node) voterStep() {
 //
 // A map is proposed only on top of one in effect, so that the existence of a
 // map proves its predecessor to be in effect. A voter that missed some maps may
-// therefore go on with a later one; it cannot tell what those took from whom,
-// so it then waits for every node.
+// therefore go on with a later one; if it does not know the predecessor it
+// cannot tell what the map takes from whom, so it then waits for every node.
 func (n *Node) mayConfirm(m *core.Map) bool {
 	v := &n.voter
 	own := v.state.Map
-	if own == nil {
-		// The map names this voter for the first time. The old voters
-		// watch over what it takes.
-		return m.IsVoter(n.id, v.state.Key)
-	}
-	if m.Epoch == own.Epoch+1 && m.Prev != own.Sum() {
+	if own != nil && m.Epoch == own.Epoch+1 && m.Prev != own.Sum() {
 		n.alarm(fmt.Sprintf("voter: map %d does not follow the one confirmed before it and is refused", m.Epoch))
 		return false
 	}
-	losers := own.Losers(m)
-	if m.Epoch > own.Epoch+1 {
-		losers = losers[:0]
-		for i := range m.Nodes {
-			losers = append(losers, m.Nodes[i].ID)
-		}
+	if !slices.Contains(m.OldVoters, n.Voter()) {
+		// The map names this voter. The old ones watch over what it takes.
+		return true
 	}
 	ok := true
-	for _, loser := range losers {
+	for _, loser := range n.losers(m) {
 		v.floors[loser] = max(v.floors[loser], m.Epoch)
 		if v.obeyed[loser] == (confirmation{m.Epoch, m.Sum()}) {
 			continue
@@ -161,12 +165,28 @@ func (n *Node) mayConfirm(m *core.Map) bool {
 	return ok
 }
 
-// remembersGrants says whether every lease that this voter, or one that it
-// replaced, may have helped to give is known to it or has run out.
+// losers lists from whom a map may take something.
+func (n *Node) losers(m *core.Map) []core.NodeID {
+	for _, was := range []*core.Map{n.voter.state.Map, n.effect} {
+		if was != nil && was.Epoch+1 == m.Epoch && was.Sum() == m.Prev {
+			return was.Losers(m)
+		}
+	}
+	out := make([]core.NodeID, len(m.Nodes))
+	for i := range m.Nodes {
+		out[i] = m.Nodes[i].ID
+	}
+	return out
+}
+
+// remembersGrants says whether every lease that may be held is known to this
+// voter or has run out: it has been there for the time of a lease, and so long
+// ago the present voters became the ones whose grants count. A lease that rests
+// on grants of an earlier set of voters, this one among them or not, was
+// granted before that.
 func (n *Node) remembersGrants() bool {
 	v := &n.voter
-	return n.rules.NoRestartWait ||
-		v.naming == 0 && n.now.Sub(v.started) > n.p.Grant && (v.namedAt == 0 || n.now.Sub(v.namedAt) > n.p.Grant)
+	return n.rules.NoRestartWait || n.now.Sub(v.started) > n.p.Grant && n.now.Sub(v.inForce) > n.p.Grant
 }
 
 func (n *Node) voterSaved(s VoterState, err error) {
@@ -176,12 +196,9 @@ func (n *Node) voterSaved(s VoterState, err error) {
 		n.alarm(fmt.Sprintf("voter: confirmation of map %d could not be stored: %v", s.Map.Epoch, err))
 		return
 	}
-	if v.state.Map == nil {
-		v.naming = s.Map.Epoch
-	}
 	v.state = s
 	n.stats.Confirmed++
-	m := &Message{Kind: MsgConfirmed, Epoch: s.Map.Epoch, Sum: s.Map.Sum()}
+	m := &Message{Kind: MsgConfirmed, Key: s.Key, Epoch: s.Map.Epoch, Sum: s.Map.Sum()}
 	n.onConfirmed(n.id, m)
 	for i := range s.Map.Nodes {
 		if id := s.Map.Nodes[i].ID; id != n.id {
