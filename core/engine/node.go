@@ -296,6 +296,10 @@ func (n *Node) diskFailed(id core.DiskID, err error) {
 	}
 	n.driver.group.Go(func() { n.driver.removeDisk(id) })
 	n.mu.Lock()
+	if d := n.disks[id]; d != nil {
+		// Its state is in doubt: it must be opened anew to be used again.
+		delete(n.byUUID, d.UUID)
+	}
 	delete(n.disks, id)
 	n.mu.Unlock()
 	n.keeper.enqueue([]core.Change{{Kind: core.ChangeFail, Disk: id}})

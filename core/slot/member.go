@@ -24,9 +24,9 @@ type replica struct {
 	owner             *ownership
 	// spent says that the slot needs a new term to be owned again, asked when
 	// that was last asked for; see [Node.askNewTerm].
-	spent bool
-	asked core.Instant
-	inBusy   bool
+	spent  bool
+	asked  core.Instant
+	inBusy bool
 }
 
 // onMember handles what owners send to members.
