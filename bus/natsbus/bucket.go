@@ -85,6 +85,10 @@ func bucketName(name string, generation uint64) string {
 	return fmt.Sprintf("shoal_%s_%d", name, generation)
 }
 
+// bucket is the name as `nats kv` knows it; all of the stream's subjects, those
+// of its API included, contain it.
+func (s *stream) bucket() string { return strings.TrimPrefix(s.name, "KV_") }
+
 func (s *stream) subject(key string) string { return s.root + key }
 
 func newStream(name string, generation uint64) *stream {
@@ -240,7 +244,7 @@ func fateOf(err error) fate {
 		errors.Is(err, nats.ErrReconnectBufExceeded), errors.Is(err, errDisconnected):
 		return fateNothing
 	case errors.Is(err, nats.ErrMaxPayload), errors.Is(err, nats.ErrConnectionClosed), errors.Is(err, nats.ErrBadSubject),
-		errors.Is(err, core.ErrInvalid):
+		errors.Is(err, core.ErrInvalid), errors.Is(err, core.ErrPermission):
 		return fateHopeless
 	}
 	return fateUnknown
@@ -253,7 +257,7 @@ func (b *bucket) retry(ctx context.Context, s *stream, try func(context.Context)
 	defer cancel()
 	wait := backoff{20 * time.Millisecond, time.Second}
 	for {
-		err := c.attempt(ctx, try)
+		err := c.attempt(ctx, s.bucket(), try)
 		switch {
 		case err == nil:
 			return nil
@@ -262,19 +266,9 @@ func (b *bucket) retry(ctx context.Context, s *stream, try func(context.Context)
 		case c.Generation() != s.generation:
 			return errMoved
 		case fateOf(err) == fateHopeless, !c.pause(ctx, wait.next()):
-			return c.unavailable(err, s.name, s.root)
+			return c.unavailable(err)
 		}
 	}
-}
-
-// attempt is one try of an operation.
-func (c *Client) attempt(ctx context.Context, try func(context.Context) error) error {
-	if !c.nc.IsConnected() {
-		return errDisconnected
-	}
-	ctx, cancel := context.WithTimeout(ctx, attempt)
-	defer cancel()
-	return try(ctx)
 }
 
 // last reads the newest message of a key as the stream's leader has it.
@@ -288,6 +282,19 @@ func (b *bucket) last(ctx context.Context, s *stream, key string) (message, erro
 		return message{}, b.failUnlessAbsent("load", key, err)
 	}
 	return s.message(m), nil
+}
+
+// info describes the stream.
+func (b *bucket) info(ctx context.Context, s *stream) (*jetstream.StreamInfo, error) {
+	var info *jetstream.StreamInfo
+	err := b.retry(ctx, s, func(ctx context.Context) (err error) {
+		info, err = s.js.Info(ctx)
+		return err
+	})
+	if err != nil {
+		return nil, b.fail("look", "", err)
+	}
+	return info, nil
 }
 
 // next reads the first message at or after a sequence number whose key
@@ -376,7 +383,7 @@ func (b *bucket) write(ctx context.Context, s *stream, w write) (uint64, error) 
 	wait := backoff{5 * time.Millisecond, time.Second}
 	for {
 		var ack *jetstream.PubAck
-		err := c.attempt(ctx, func(ctx context.Context) (err error) {
+		err := c.attempt(ctx, s.bucket(), func(ctx context.Context) (err error) {
 			ack, err = c.js.PublishMsg(ctx, s.nats(w, id), jetstream.WithRetryAttempts(0))
 			return err
 		})
@@ -403,7 +410,7 @@ func (b *bucket) write(ctx context.Context, s *stream, w write) (uint64, error) 
 		case errors.Is(err, nats.ErrMaxPayload):
 			return 0, b.fail("write", w.key, fmt.Errorf("%d bytes: %w: %w", len(w.value), core.ErrTooLarge, err))
 		}
-		return 0, b.fail("write", w.key, c.unavailable(err, s.name, s.root))
+		return 0, b.fail("write", w.key, c.unavailable(err))
 	}
 }
 

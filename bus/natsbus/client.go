@@ -43,9 +43,10 @@ type Client struct {
 	generation uint64
 	urls       []string
 	// why is the reason for not being connected, nil while connected; denied
-	// the last refusal of a subject since.
+	// is the last refusal of a subject, and denials counts them.
 	why     error
 	denied  error
+	denials int
 	changed chan struct{} // closed and replaced when generation or connection change
 }
 
@@ -248,6 +249,55 @@ func (c *Client) WaitConnected(ctx context.Context) error {
 	}
 }
 
+// Status describes the bus as this node sees it.
+type Status struct {
+	Generation uint64 `json:"generation"`
+	// URL is that of the server the client talks to.
+	URL string `json:"url"`
+	// Leader is the coordinator that leads the map's register, "" while
+	// there is none.
+	Leader   string    `json:"leader"`
+	Replicas []Replica `json:"replicas"`
+}
+
+// Replica is a coordinator's copy of the map's register.
+type Replica struct {
+	Node    string `json:"node"`
+	Leader  bool   `json:"leader,omitempty"`
+	Current bool   `json:"current"`
+	// Lag is the number of writes that it is behind.
+	Lag uint64 `json:"lag"`
+}
+
+// Status asks the bus how it is.
+func (c *Client) Status(ctx context.Context) (Status, error) {
+	url, err := c.Connected()
+	if err != nil {
+		return Status{}, err
+	}
+	s, err := c.mapBucket.use(ctx)
+	if err != nil {
+		return Status{}, err
+	}
+	info, err := c.mapBucket.info(ctx, s)
+	if err != nil {
+		return Status{}, err
+	}
+	st := Status{Generation: s.generation, URL: url}
+	if cl := info.Cluster; cl != nil && cl.Leader != "" {
+		st.Leader = cl.Leader
+		st.Replicas = append(st.Replicas, Replica{Node: cl.Leader, Leader: true, Current: true})
+		for _, r := range cl.Replicas {
+			st.Replicas = append(st.Replicas, Replica{Node: r.Name, Current: r.Current && !r.Offline, Lag: r.Lag})
+		}
+	}
+	if st.Leader == "" && (info.Cluster == nil || len(info.Cluster.Replicas) == 0) {
+		st.Leader = c.nc.ConnectedServerName() // it is the only one
+		st.Replicas = []Replica{{Node: st.Leader, Leader: true, Current: true}}
+	}
+	return st, nil
+}
+
 // change returns a channel that is closed at the next change of generation or
 // connection.
 func (c *Client) change() <-chan struct{} {
@@ -267,7 +317,7 @@ func (c *Client) wake() {
 func (c *Client) connection(nc *nats.Conn, err error) {
 	c.mu.Lock()
 	was := c.why
-	c.why, c.denied = err, nil
+	c.why = err
 	if was == nil || err == nil {
 		c.wake()
 	}
@@ -288,31 +338,57 @@ func (c *Client) asyncError(s *nats.Subscription, err error) {
 		return
 	}
 	c.mu.Lock()
-	c.denied = err
+	if errors.Is(err, nats.ErrPermissionViolation) {
+		c.denied = err
+		c.denials++
+	}
 	c.mu.Unlock()
 	c.log.Warn("bus error", "err", err)
 }
 
-// unavailable is the error for an operation on the named subjects that got
-// nowhere, with the reason if one is known.
-func (c *Client) unavailable(err error, names ...string) error {
+// unavailable is the error for an operation that got nowhere, with the reason
+// if one is known.
+func (c *Client) unavailable(err error) error {
 	c.mu.Lock()
 	why := c.why
-	if c.denied != nil && slices.ContainsFunc(names, func(n string) bool { return strings.Contains(c.denied.Error(), n) }) {
-		why = c.denied
-	}
 	c.mu.Unlock()
-	if why == nil || errors.Is(err, why) {
+	if why == nil || errors.Is(err, why) || errors.Is(err, core.ErrPermission) {
 		return c.translate(err)
 	}
 	return fmt.Errorf("%w (%w)", c.translate(why), err)
+}
+
+// attempt is one try of an operation on subjects that contain name. If the
+// server refuses this user the subject, it says so beside the answer, which
+// does not come then; such an attempt is [core.ErrPermission].
+func (c *Client) attempt(ctx context.Context, name string, try func(context.Context) error) error {
+	if !c.nc.IsConnected() {
+		return errDisconnected
+	}
+	c.mu.Lock()
+	before := c.denials
+	c.mu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, attempt)
+	defer cancel()
+	err := try(ctx)
+	if !errors.Is(err, context.DeadlineExceeded) {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.denials > before && strings.Contains(c.denied.Error(), name) {
+		return fmt.Errorf("%w: %w", core.ErrPermission, c.denied)
+	}
+	return err
 }
 
 // translate says in core's terms what NATS said.
 func (c *Client) translate(err error) error {
 	var cert *tls.CertificateVerificationError
 	switch {
-	case errors.Is(err, nats.ErrAuthorization), errors.Is(err, nats.ErrPermissionViolation),
+	case errors.Is(err, core.ErrPermission):
+		return err
+	case errors.Is(err, nats.ErrAuthorization),
 		errors.Is(err, nats.ErrAuthExpired), errors.Is(err, nats.ErrAuthRevoked), errors.Is(err, nats.ErrAccountAuthExpired):
 		return fmt.Errorf("the bus refuses this node's credentials (check bus.user, bus.password or bus.creds): %w: %w", core.ErrPermission, err)
 	case errors.As(err, &cert), errors.Is(err, nats.ErrSecureConnRequired), errors.Is(err, nats.ErrSecureConnWanted):

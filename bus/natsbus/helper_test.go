@@ -8,7 +8,6 @@ import (
 	"net"
 	"os"
 	"runtime"
-	"strings"
 	"testing"
 	"time"
 
@@ -182,22 +181,4 @@ func within(t testing.TB, d time.Duration) context.Context {
 	ctx, cancel := context.WithTimeout(t.Context(), d)
 	t.Cleanup(cancel)
 	return ctx
-}
-
-// leader returns the name of the node that leads the map's stream.
-func (b *testBus) leader(c *Client) string {
-	b.t.Helper()
-	var name string
-	eventually(b.t, 30*time.Second, "a leader", func() error {
-		i, err := c.js.Stream(within(b.t, 5*time.Second), newStream("map", b.gen).name)
-		if err != nil {
-			return err
-		}
-		if i.CachedInfo().Cluster == nil || i.CachedInfo().Cluster.Leader == "" {
-			return fmt.Errorf("none")
-		}
-		name = strings.TrimSpace(i.CachedInfo().Cluster.Leader)
-		return nil
-	})
-	return name
 }

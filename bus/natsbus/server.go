@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/url"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -39,9 +40,6 @@ func Start(ctx context.Context, o ServerOptions) (*Server, error) {
 		return nil, err
 	}
 	dir := filepath.Join(o.Dir, generationName(o.Generation))
-	if err := enterStore(dir, o); err != nil {
-		return nil, err
-	}
 	password := o.Password
 	if o.Closed {
 		password = rand.Text() // known to this process only
@@ -52,6 +50,9 @@ func Start(ctx context.Context, o ServerOptions) (*Server, error) {
 	}
 	// A port in use is the likeliest failure, and the server only logs it.
 	if err := probe(ctx, no, len(o.Members) > 1); err != nil {
+		return nil, err
+	}
+	if err := enterStore(dir, o); err != nil {
 		return nil, err
 	}
 	ns, err := server.NewServer(no)
@@ -127,6 +128,13 @@ func (s *Server) Healthy() error {
 	if !s.nats.JetStreamEnabled() {
 		return fmt.Errorf("bus server of generation %d: JetStream has stopped, most likely because %s is full or failed: %w",
 			s.opts.Generation, s.opts.Dir, core.ErrUnavailable)
+	}
+	// After a failed write NATS serves that stream no more, rightly, until it
+	// has read it again from the disk.
+	for _, e := range s.nats.Healthz(&server.HealthzOptions{Details: true}).Errors {
+		if strings.Contains(e.Error, "write error") {
+			return fmt.Errorf("bus server of generation %d: %s: %w", s.opts.Generation, e.Error, core.ErrUnavailable)
+		}
 	}
 	return nil
 }

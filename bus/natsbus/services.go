@@ -30,8 +30,8 @@ const (
 	headerWorking   = "Shoal-Working"
 	// headerLeaving says that the node ends without having done the work.
 	headerLeaving = "Shoal-Leaving"
-	heartbeat       = time.Second
-	silence         = 3 * time.Second
+	heartbeat     = time.Second
+	silence       = 3 * time.Second
 )
 
 // defaultLimit is the number of requests of one endpoint worked on at a time.
@@ -249,7 +249,7 @@ func (c *Client) Request(ctx context.Context, subject string, request []byte) ([
 			return nil, fmt.Errorf("bus request %s: %d bytes: %w: %w", subject, len(request), core.ErrTooLarge, err)
 		}
 		if errors.Is(err, nats.ErrConnectionClosed) || errors.Is(err, nats.ErrBadSubject) || !c.pause(ctx, wait.next()) {
-			return nil, fmt.Errorf("bus request %s: %w", subject, c.unavailable(err, subject))
+			return nil, fmt.Errorf("bus request %s: %w", subject, c.unavailable(err))
 		}
 	}
 }

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/shoalstore/shoal/bus"
 	"github.com/shoalstore/shoal/core"
@@ -92,13 +91,9 @@ func (w *watcher) look(ctx context.Context, yield func(bus.Entry) bool) error {
 	if err != nil {
 		return err
 	}
-	var info *jetstream.StreamInfo
-	err = w.retry(ctx, s, func(ctx context.Context) (err error) {
-		info, err = s.js.Info(ctx)
-		return err
-	})
+	info, err := w.info(ctx, s)
 	if err != nil {
-		return w.fail("watch", "", err)
+		return err
 	}
 	leader := ""
 	if info.Cluster != nil {
