@@ -16,7 +16,7 @@ type checker struct {
 	// committed is the newest committed version of each slot that a client was
 	// told of, or that an owner knew.
 	committed map[core.SlotID]core.Version
-	next      time.Duration
+	next      time.Duration // when all slots are due to be checked
 	top       core.Epoch
 }
 
@@ -50,7 +50,9 @@ func (c *checker) effect(nd *node, m *core.Map) {
 	if m.Epoch > c.top {
 		c.top = m.Epoch
 		c.w.trace("map %d in effect: %s", m.Epoch, describe(m))
-		c.onAllInsync()
+		for s := range core.SlotID(slots) {
+			c.onAllInsync(s)
+		}
 	}
 }
 
@@ -74,62 +76,52 @@ func describe(m *core.Map) string {
 	return b.String()
 }
 
-// step runs the checks that are due.
+// step runs after each event. Every node that would answer a read of a slot is
+// the only one, and what it knows to be committed is on every disk that the
+// newest map in effect calls in sync, gone ones excepted.
 func (c *checker) step() {
 	w := c.w
-	if w.now < c.next {
-		return
-	}
-	c.next = w.now + 20*time.Millisecond
-	c.oneReader()
-	c.onAllInsync()
-}
-
-// oneReader: at most one node per slot would answer a read.
-func (c *checker) oneReader() {
-	for s := range core.SlotID(slots) {
-		var who []string
-		for _, id := range c.w.order {
-			nd := c.w.nodes[id]
-			if !nd.up || nd.paused {
+	var reader [slots]core.NodeID
+	for _, id := range w.order {
+		nd := w.nodes[id]
+		if !nd.up || nd.paused || nd.node.Map() == nil {
+			continue
+		}
+		now, m := nd.boottime(), nd.node.Map()
+		for s := range core.SlotID(slots) {
+			if m.OwnerNode(s) != id {
 				continue
 			}
-			if _, err := nd.node.Serving(nd.boottime(), s); err == nil {
-				who = append(who, string(id))
+			g, err := nd.node.Serving(now, s)
+			if err != nil {
+				continue
+			}
+			if reader[s] != "" {
+				w.fail("slot %d would be read at %s and %s", s, reader[s], id)
+			}
+			reader[s] = id
+			if g.At.Seq > c.committed[s].Seq {
+				c.committed[s] = g.At
+				c.onAllInsync(s)
 			}
 		}
-		if len(who) > 1 {
-			c.w.fail("slot %d would be read at %v", s, who)
+	}
+	if w.now >= c.next {
+		c.next = w.now + 20*time.Millisecond
+		for s := range core.SlotID(slots) {
+			c.onAllInsync(s)
 		}
 	}
 }
 
-// onAllInsync: what is committed is on every in-sync disk. An owner that serves
-// knows what is committed; every disk that the newest map in effect calls in
-// sync must hold that much, gone ones excepted.
-func (c *checker) onAllInsync() {
-	w := c.w
-	m := c.maps[c.top]
+// onAllInsync checks the disks that are in sync by the newest map in effect.
+func (c *checker) onAllInsync(s core.SlotID) {
+	w, m := c.w, c.maps[c.top]
 	if m == nil {
 		return
 	}
-	for _, id := range w.order {
-		nd := w.nodes[id]
-		if !nd.up {
-			continue
-		}
-		for s := range core.SlotID(slots) {
-			if g, err := nd.node.Serving(nd.boottime(), s); err == nil && g.At.Seq > c.committed[s].Seq {
-				c.committed[s] = g.At
-			}
-		}
-	}
-	for s := range core.SlotID(slots) {
-		for _, d := range m.Slots[s].Insync {
-			disk := w.disk(m, d)
-			if disk == nil {
-				continue
-			}
+	for _, d := range m.Slots[s].Insync {
+		if disk := w.disk(m, d); disk != nil {
 			if x := disk.store.slot(s); x.state.Last.Seq < c.committed[s].Seq {
 				w.fail("slot %d: disk %d of %s is in sync by map %d and holds %v, committed is %v",
 					s, d, m.NodeOf(d), m.Epoch, x.state.Last, c.committed[s])

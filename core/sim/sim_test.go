@@ -2,6 +2,7 @@ package sim
 
 import (
 	"flag"
+	"os"
 	"runtime"
 	"sync"
 	"testing"
@@ -12,7 +13,7 @@ import (
 
 var (
 	seedFlag  = flag.Uint64("seed", 0, "first seed; 0 takes one from the clock")
-	countFlag = flag.Int("n", 200, "number of seeds")
+	countFlag = flag.Int("n", 0, "number of seeds; 0 is 200, or 2000 where CI is set")
 	traceFlag = flag.Bool("trace", false, "print what happens")
 )
 
@@ -23,15 +24,22 @@ func TestSim(t *testing.T) {
 	if first == 0 {
 		first = uint64(time.Now().UnixNano()) % 1_000_000_000
 	}
-	t.Logf("seeds %d to %d", first, first+uint64(*countFlag)-1)
-	total := runSeeds(t, first, *countFlag, slot.Rules{}, func(r Report, err error) {
+	count := *countFlag
+	if count == 0 {
+		count = 200
+		if os.Getenv("CI") != "" {
+			count = 2000
+		}
+	}
+	t.Logf("seeds %d to %d", first, first+uint64(count)-1)
+	total := runSeeds(t, first, count, slot.Rules{}, func(r Report, err error) {
 		if err != nil {
 			t.Errorf("%v\nreplay: make sim SEED=%d N=1", err, r.Seed)
 		}
 	})
 	t.Logf("%+v", total)
 	c := total.Coverage
-	if *countFlag >= 100 && (c.TakeOversInFlight == 0 || c.Joins == 0 || c.Drops == 0 || total.VoterChanges == 0 || c.Undone == 0 || c.JoinsFromFloor == 0) {
+	if count >= 100 && (c.TakeOversInFlight == 0 || c.Joins == 0 || c.Drops == 0 || total.VoterChanges == 0 || c.Undone == 0 || c.JoinsFromFloor == 0) {
 		t.Errorf("something was never met: %+v", total)
 	}
 }
