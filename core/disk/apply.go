@@ -284,20 +284,21 @@ func (c *change) putHead(slot core.SlotID, e *core.Entry, needed bool) error {
 	return c.b.Set(key, encodeAnswer(key, e.Time, e.Answer), nil)
 }
 
-// raise moves the committed mark up, to the last entry at most.
+// raise moves the committed mark up to the last entry that is not above it.
 func (c *change) raise(w *slotWork, mark core.Version) error {
-	if mark.Compare(w.state.Last) > 0 {
-		mark = w.state.Last
-	}
-	if mark.Compare(w.state.Committed) <= 0 {
-		return nil
-	}
 	floor := w.state.Floor
 	n := 0
-	for ; n < len(w.pending) && !w.pending[n].above(mark); n++ {
+	for ; n < len(w.pending) && w.pending[n].version.Compare(mark) <= 0; n++ {
 		p := &w.pending[n]
-		for i := range p.rows {
-			if err := c.dropVersions(w.slot, p.rows[i].prefix, p.version); err != nil {
+		for _, r := range p.rows {
+			if err := c.dropVersions(w.slot, r.prefix, p.version); err != nil {
+				return err
+			}
+			if r.flags&flagDeleted == 0 || p.version.Seq > w.state.Floor {
+				continue
+			}
+			// A joiner's floor is ahead of its mark until it is level.
+			if err := c.dropRow(w.slot, r.prefix, suffix{version: p.version, flags: r.flags, n: r.n}); err != nil {
 				return err
 			}
 		}
@@ -308,9 +309,12 @@ func (c *change) raise(w *slotWork, mark core.Version) error {
 		}
 		floor = max(floor, p.floor)
 	}
+	if n == 0 {
+		return nil
+	}
+	w.state.Committed = w.pending[n-1].version
 	w.pending = w.pending[n:]
-	w.state.Committed = mark
-	return c.raiseFloor(w, floor, mark.Seq)
+	return c.raiseFloor(w, floor, w.state.Committed.Seq)
 }
 
 // raiseFloor lets tombstones go, of the entries up to limit.

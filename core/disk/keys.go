@@ -350,8 +350,14 @@ func comparer() *pebble.Comparer {
 	c.Split = splitKey
 	c.Separator = separator
 	c.Successor = func(dst, a []byte) []byte { return append(dst, a...) }
-	c.ImmediateSuccessor = func(dst, a []byte) []byte { return append(append(dst, a...), noSuffix) }
+	c.ImmediateSuccessor = immediateSuccessor
 	return &c
+}
+
+// immediateSuccessor returns the first prefix behind all keys with prefix a.
+// Keys compare by their bytes, so the byte that ends a must change.
+func immediateSuccessor(dst, a []byte) []byte {
+	return append(append(dst, a[:len(a)-1]...), noSuffix+1, noSuffix)
 }
 
 // separator returns a short key k with a <= k < b: a prefix that differs from

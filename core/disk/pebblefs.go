@@ -17,13 +17,14 @@ import (
 
 // pebbleFS is the file system as Pebble sees it. It serves two ends.
 //
-// Pebble ends the process where it cannot write its log or manifest (some of
-// these paths unlock a mutex that is not locked, which nothing can recover
-// from). A disk must fail alone. So the first error of a write is not shown to
-// Pebble: it marks the disk failed, and from then on nothing that Pebble does
-// reaches the disk. Logs are swallowed, new tables go to memory, so that the
-// store keeps serving reads while all that made it to the disk stays as it was.
-// Whoever waits for a commit looks at the mark afterwards; see [Disk.Apply].
+// Pebble ends the process where it cannot write: by design for its log and
+// manifest (where some paths unlock a mutex that is not locked, which nothing can
+// recover from), by a nil pointer where the last write of a blob file fails. A
+// disk must fail alone. So the first error of a write is not shown to Pebble: it
+// marks the disk failed, and from then on nothing that Pebble does reaches the
+// disk. Logs are swallowed, tables go to memory, so that the store keeps serving
+// reads while all that made it to the disk stays as it was. Whoever waits for a
+// commit looks at the mark afterwards; see [Disk.Apply].
 //
 // And each sync of a log is noted in the seal.
 type pebbleFS struct {
@@ -36,8 +37,6 @@ type pebbleFS struct {
 	// over holds the files that were made after the failure.
 	over  pvfs.FS
 	names map[string]bool
-	// noRoom is set when a compaction met a full disk.
-	noRoom bool
 }
 
 func newPebbleFS(fsys vfs.FS, dir string, fail *failure, s *seal) *pebbleFS {
@@ -80,57 +79,29 @@ func (p *pebbleFS) overlaid(name string) pvfs.FS {
 	return nil
 }
 
-// isTable says whether Pebble reads a file back while it is open. It handles
-// errors in writing one: the flush or compaction is void.
+// isTable says whether Pebble reads a file back while it is open.
 func isTable(name string) bool {
 	return strings.HasSuffix(name, ".sst") || strings.HasSuffix(name, ".blob")
 }
 
-// isCompaction says whether a file is the output of work that may as well be
-// done later.
-func isCompaction(c pvfs.DiskWriteCategory) bool {
-	return c == "pebble-compaction" || c == "pebble-blob-file-rewrite"
-}
-
-func (p *pebbleFS) create(name string, c pvfs.DiskWriteCategory, open func() (vfs.File, error)) (pvfs.File, error) {
+func (p *pebbleFS) create(name string, open func() (vfs.File, error)) (pvfs.File, error) {
 	if p.fail.failed() {
 		return p.overlay(name)
 	}
 	f, err := open()
-	switch {
-	case err == nil:
-		return p.file(f, name, c), nil
-	case isNoSpace(err) && isCompaction(c):
-		p.setNoRoom(true)
-		return nil, err
+	if err != nil {
+		p.fail.fail(err)
+		return p.overlay(name)
 	}
-	p.fail.fail(err)
-	return p.overlay(name)
-}
-
-func (p *pebbleFS) file(f vfs.File, name string, c pvfs.DiskWriteCategory) *pebbleFile {
-	out := &pebbleFile{f: f, p: p, name: filepath.Base(name), table: isTable(name), deferrable: isCompaction(c)}
-	if k := logKindOf(out.name); k != notALog && p.seal != nil {
+	out := &pebbleFile{f: f, p: p, name: name, table: isTable(name)}
+	if k := logKindOf(filepath.Base(name)); k != notALog {
 		out.log = &logState{kind: k, noted: -1}
 	}
-	return out
+	return out, nil
 }
 
-func (p *pebbleFS) setNoRoom(v bool) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.noRoom = v
-}
-
-// mayCompact says whether compactions make sense now.
-func (p *pebbleFS) mayCompact() bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return !p.noRoom && !p.fail.failed()
-}
-
-func (p *pebbleFS) Create(name string, c pvfs.DiskWriteCategory) (pvfs.File, error) {
-	return p.create(name, c, func() (vfs.File, error) {
+func (p *pebbleFS) Create(name string, _ pvfs.DiskWriteCategory) (pvfs.File, error) {
+	return p.create(name, func() (vfs.File, error) {
 		f, err := p.fs.Create(name)
 		if errors.Is(err, fs.ErrExist) {
 			if err := p.fs.Remove(name); err != nil {
@@ -142,8 +113,8 @@ func (p *pebbleFS) Create(name string, c pvfs.DiskWriteCategory) (pvfs.File, err
 	})
 }
 
-func (p *pebbleFS) ReuseForWrite(oldname, newname string, c pvfs.DiskWriteCategory) (pvfs.File, error) {
-	return p.create(newname, c, func() (vfs.File, error) {
+func (p *pebbleFS) ReuseForWrite(oldname, newname string, _ pvfs.DiskWriteCategory) (pvfs.File, error) {
+	return p.create(newname, func() (vfs.File, error) {
 		if err := p.fs.Rename(oldname, newname); err != nil {
 			return nil, err
 		}
@@ -151,8 +122,8 @@ func (p *pebbleFS) ReuseForWrite(oldname, newname string, c pvfs.DiskWriteCatego
 	})
 }
 
-func (p *pebbleFS) OpenReadWrite(name string, c pvfs.DiskWriteCategory, _ ...pvfs.OpenOption) (pvfs.File, error) {
-	return p.create(name, c, func() (vfs.File, error) { return p.fs.OpenReadWrite(name) })
+func (p *pebbleFS) OpenReadWrite(name string, _ pvfs.DiskWriteCategory, _ ...pvfs.OpenOption) (pvfs.File, error) {
+	return p.create(name, func() (vfs.File, error) { return p.fs.OpenReadWrite(name) })
 }
 
 func (p *pebbleFS) Open(name string, opts ...pvfs.OpenOption) (pvfs.File, error) {
@@ -163,7 +134,7 @@ func (p *pebbleFS) Open(name string, opts ...pvfs.OpenOption) (pvfs.File, error)
 	if err != nil {
 		return nil, err
 	}
-	out := &pebbleFile{f: f, p: p, name: filepath.Base(name)}
+	out := &pebbleFile{f: f, p: p, name: name}
 	for _, o := range opts {
 		o.Apply(out)
 	}
@@ -238,15 +209,18 @@ type pebbleInfo struct{ fs.FileInfo }
 
 func (pebbleInfo) DeviceID() pvfs.DeviceID { return pvfs.DeviceID{} }
 
-// pebbleFile is a file of Pebble's on the disk.
+// pebbleFile is a file of Pebble's on the disk. As with Pebble's own, calls that
+// write must not overlap.
 type pebbleFile struct {
-	f    vfs.File
-	p    *pebbleFS
-	name string
-	// table files show their errors to Pebble, others do not.
-	table      bool
-	deferrable bool
-	log        *logState
+	f     vfs.File
+	p     *pebbleFS
+	name  string
+	table bool
+	log   *logState
+	// written is how much has been written in good order, over the file in
+	// memory that has taken this one's place.
+	written int64
+	over    pvfs.File
 }
 
 func (f *pebbleFile) Read(p []byte) (int, error)              { return f.f.Read(p) }
@@ -254,6 +228,9 @@ func (f *pebbleFile) ReadAt(p []byte, off int64) (int, error) { return f.f.ReadA
 func (f *pebbleFile) Prefetch(off, n int64) error             { f.f.Prefetch(off, n); return nil }
 
 func (f *pebbleFile) Stat() (pvfs.FileInfo, error) {
+	if f.over != nil {
+		return f.over.Stat()
+	}
 	i, err := f.f.Stat()
 	if err != nil {
 		return nil, err
@@ -268,35 +245,51 @@ func (f *pebbleFile) Fd() uintptr {
 	return pvfs.InvalidFd
 }
 
-// change runs a write or sync of the file.
-func (f *pebbleFile) change(run func() error) error {
-	if f.p.fail.failed() {
-		if f.table {
-			return f.p.fail.err()
+// change runs a write or sync of the file, or if that cannot be any more,
+// instead on the file in memory where one is needed.
+func (f *pebbleFile) change(run func() error, instead func(pvfs.File) error) error {
+	if !f.p.fail.failed() {
+		err := run()
+		if err == nil {
+			return nil
 		}
+		f.p.fail.fail(fmt.Errorf("meta/%s: %w", filepath.Base(f.name), err))
+	}
+	if !f.table {
 		return nil
 	}
-	err := run()
-	switch {
-	case err == nil:
-		return nil
-	case f.deferrable && isNoSpace(err):
-		f.p.setNoRoom(true)
+	if f.over == nil {
+		if err := f.toMemory(); err != nil {
+			return err
+		}
+	}
+	return instead(f.over)
+}
+
+// toMemory puts a file in memory in this one's place, with what was written so
+// far as far as it can be read. A reader's checksums tell if it could not.
+func (f *pebbleFile) toMemory() (err error) {
+	if f.over, err = f.p.overlay(f.name); err != nil {
 		return err
 	}
-	f.p.fail.fail(fmt.Errorf("meta/%s: %w", f.name, err))
-	if f.table {
-		return err
-	}
-	return nil
+	b := make([]byte, f.written)
+	_, _ = f.f.ReadAt(b, 0)
+	_, err = f.over.Write(b)
+	return err
 }
 
 func (f *pebbleFile) Write(p []byte) (int, error) {
 	err := f.change(func() error {
-		_, err := f.f.Write(p)
-		if f.log != nil && err == nil {
+		if _, err := f.f.Write(p); err != nil {
+			return err
+		}
+		f.written += int64(len(p))
+		if f.log != nil {
 			f.log.wrote(p)
 		}
+		return nil
+	}, func(over pvfs.File) error {
+		_, err := over.Write(p)
 		return err
 	})
 	if err != nil {
@@ -305,16 +298,17 @@ func (f *pebbleFile) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-func (f *pebbleFile) WriteAt(p []byte, off int64) (int, error) {
-	if err := f.change(func() error { _, err := f.f.WriteAt(p, off); return err }); err != nil {
-		return 0, err
-	}
-	return len(p), nil
+// WriteAt is not used by Pebble for anything that Shoal uses.
+func (f *pebbleFile) WriteAt([]byte, int64) (int, error) {
+	return 0, fmt.Errorf("write at an offset of %s: %w", f.name, errors.ErrUnsupported)
 }
 
-func (f *pebbleFile) Sync() error { return f.change(func() error { return f.synced(f.f.Sync) }) }
+func (f *pebbleFile) Sync() error {
+	return f.change(func() error { return f.synced(f.f.Sync) }, pvfs.File.Sync)
+}
+
 func (f *pebbleFile) SyncData() error {
-	return f.change(func() error { return f.synced(f.f.SyncData) })
+	return f.change(func() error { return f.synced(f.f.SyncData) }, pvfs.File.SyncData)
 }
 
 func (f *pebbleFile) synced(sync func() error) error {
@@ -323,13 +317,13 @@ func (f *pebbleFile) synced(sync func() error) error {
 	}
 	if l := f.log; l != nil && l.noted != l.length {
 		l.noted = l.length
-		return f.p.seal.record(l.kind, f.name, l.length, l.hash.Sum64())
+		return f.p.seal.record(l.kind, filepath.Base(f.name), l.length, l.hash.Sum64())
 	}
 	return nil
 }
 
 func (f *pebbleFile) SyncTo(length int64) (bool, error) {
-	return false, f.change(func() error { return f.f.StartSync(0, length) })
+	return false, f.change(func() error { return f.f.StartSync(0, length) }, func(pvfs.File) error { return nil })
 }
 
 // Preallocate is a hint; a disk that is too full for it may yet have room for
@@ -339,14 +333,20 @@ func (f *pebbleFile) Preallocate(off, n int64) error {
 		return nil
 	}
 	if err := f.f.Allocate(off, n); err != nil && !isNoSpace(err) {
-		f.p.fail.fail(fmt.Errorf("meta/%s: %w", f.name, err))
+		f.p.fail.fail(fmt.Errorf("meta/%s: %w", filepath.Base(f.name), err))
 	}
 	return nil
 }
 
 func (f *pebbleFile) Close() error {
 	err := f.f.Close()
-	return f.change(func() error { return err })
+	if f.over != nil {
+		return f.over.Close()
+	}
+	if err != nil && !f.p.fail.failed() {
+		f.p.fail.fail(fmt.Errorf("meta/%s: %w", filepath.Base(f.name), err))
+	}
+	return nil
 }
 
 // pebbleDir is an open directory, which is good for Sync only.

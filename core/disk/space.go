@@ -45,11 +45,18 @@ func (d *Disk) room(bytes, part int64) error {
 		return fmt.Errorf("disk %s: %d bytes are free, %d are kept in reserve, %d are wanted: %w",
 			d.id.UUID, u.Free, keep, bytes, core.ErrNoSpace)
 	}
-	if !d.meta.mayCompact() && !d.fail.failed() {
-		d.meta.setNoRoom(false)
-		d.sched.offer()
-	}
+	d.sched.offer()
 	return nil
+}
+
+// mayCompact says whether a compaction makes sense now. It needs space for its
+// output before its input can go.
+func (d *Disk) mayCompact() bool {
+	if d.fail.failed() {
+		return false
+	}
+	u, err := d.fs.Usage(d.dir)
+	return err == nil && u.Free >= d.reserve(u.Total)/4
 }
 
 // rowRoom is room for rows of that many bytes. To ask the file system each
@@ -78,7 +85,7 @@ func (d *Disk) throttle(ctx context.Context, bytes int64) error {
 	d.sinceMetrics.Store(0)
 	for {
 		again := d.progressed()
-		if d.db.Metrics().Levels[0].Sublevels < stopAtReadAmp || !d.meta.mayCompact() {
+		if d.db.Metrics().Levels[0].Sublevels < stopAtReadAmp || !d.mayCompact() {
 			return nil
 		}
 		select {

@@ -70,7 +70,7 @@ func pebbleOptions(d *Disk) *pebble.Options {
 		ErrorIfNotExists:           !d.creating,
 		ErrorIfExists:              d.creating,
 	}
-	o.Experimental.CompactionScheduler = &scheduler{allowed: d.meta.mayCompact}
+	o.Experimental.CompactionScheduler = &scheduler{allowed: d.mayCompact}
 	o.Experimental.ReadSamplingMultiplier = -1
 	o.Experimental.ValueSeparationPolicy = func() pebble.ValueSeparationPolicy {
 		return pebble.ValueSeparationPolicy{
@@ -103,8 +103,7 @@ func (d *Disk) events() *pebble.EventListener {
 	return &pebble.EventListener{
 		BackgroundError: func(err error) {
 			switch {
-			case errors.Is(err, pebble.ErrCancelledCompaction), isNoSpace(err):
-			case d.fail.failed():
+			case errors.Is(err, pebble.ErrCancelledCompaction), d.fail.failed():
 			default:
 				d.log.Error("rows cannot be maintained; the disk takes no more writes", "err", err)
 				d.fail.fail(d.readError("rows", err))
