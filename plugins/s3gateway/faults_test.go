@@ -104,6 +104,7 @@ func TestErrorCodes(t *testing.T) {
 		f.times.Store(2)
 		f.calls.Store(0)
 		c := e.client(func(o *s3.Options) {
+			o.RetryMaxAttempts = 5
 			o.Retryer = retry.NewStandard(func(o *retry.StandardOptions) { o.MaxAttempts, o.MaxBackoff = 5, time.Millisecond })
 		})
 		_, got := c.PutObject(t.Context(), &s3.PutObjectInput{Bucket: &b, Key: aws.String("k"), Body: strings.NewReader("data")})
@@ -173,7 +174,7 @@ func TestSlowAnswers(t *testing.T) {
 // sink takes and makes large objects without keeping them.
 type sink struct{ core.Objects }
 
-const sinkSize = 512 << 20
+const sinkSize = 128 << 20
 
 func (sink) Put(_ context.Context, _ core.Bucket, _ string, body io.Reader, o core.PutOptions) (core.ObjectInfo, error) {
 	n, err := io.Copy(struct{ io.Writer }{io.Discard}, body)
@@ -214,7 +215,7 @@ func TestMemoryIsBounded(t *testing.T) {
 		r.Body, r.ContentLength = io.NopCloser(zeros(sinkSize)), sinkSize
 		e.send(t, r).want(t, "put", 200, "")
 	}); n > limit {
-		t.Errorf("put of 512 MiB allocated %d bytes", n)
+		t.Errorf("put of 128 MiB allocated %d bytes", n)
 	}
 	if n := allocated(func() {
 		// In chunks of which the client sends one enormous one.
@@ -224,7 +225,7 @@ func TestMemoryIsBounded(t *testing.T) {
 		r.ContentLength = sinkSize + int64(len(fmt.Sprintf("%x\r\n\r\n0\r\n\r\n", sinkSize)))
 		e.send(t, r).want(t, "put in chunks", 200, "")
 	}); n > limit {
-		t.Errorf("put of 512 MiB in a chunk allocated %d bytes", n)
+		t.Errorf("put of 128 MiB in a chunk allocated %d bytes", n)
 	}
 	if n := allocated(func() {
 		resp, err := e.http.Do(e.request(t, "GET", "/data/k", nil, "", sigv4.EmptyPayload))
@@ -236,7 +237,7 @@ func TestMemoryIsBounded(t *testing.T) {
 			t.Errorf("get: %d bytes, %v", n, err)
 		}
 	}); n > limit {
-		t.Errorf("get of 512 MiB allocated %d bytes", n)
+		t.Errorf("get of 128 MiB allocated %d bytes", n)
 	}
 }
 

@@ -96,6 +96,12 @@ type request struct {
 
 // ServeHTTP implements [http.Handler].
 func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.ContentLength == 0 && strings.EqualFold(first(r.Header, "Expect"), "100-continue") {
+		// net/http answers at once where there is no body to wait for, as it
+		// may. But botocore, once it got another status than 100, takes that
+		// status for the next answer on the connection, and hangs there.
+		w.WriteHeader(http.StatusContinue)
+	}
 	q := &request{Gateway: g, w: w, r: r, id: core.NewRequestID()}
 	q.set("Server", "Shoal")
 	q.set("x-amz-request-id", q.requestID())
