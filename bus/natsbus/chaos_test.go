@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"slices"
 	"strconv"
 	"sync"
@@ -118,8 +119,8 @@ func leaderOf(t testing.TB, c *Client) string {
 
 // TestResume measures how long writes and reads pause when the leader dies.
 func TestResume(t *testing.T) {
-	if testing.Short() {
-		t.Skip("measures")
+	if os.Getenv("SHOAL_TEST_MEASURE") == "" {
+		t.Skip("set SHOAL_TEST_MEASURE=1 to measure")
 	}
 	t.Parallel()
 	p := newProcesses(t, 3)

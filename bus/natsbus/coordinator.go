@@ -277,7 +277,7 @@ func (c *Coordinator) closeAndExport(ctx context.Context, g uint64) error {
 	if err != nil {
 		return err
 	}
-	return c.keepSnapshot(snap)
+	return WriteSnapshot(c.opts.Server.Dir, snap)
 }
 
 // runMember runs the server of the present generation if this node is one of
@@ -383,9 +383,29 @@ func (c *Coordinator) stop() {
 	}
 }
 
+// WriteSnapshot puts a generation's snapshot where a [Coordinator] with that
+// directory looks for it. It is for `shoal recover`: where too many coordinators
+// of that generation are lost for good, the next one is made from what an
+// operator has, above all the newest map.
+func WriteSnapshot(dir string, s bus.Snapshot) error {
+	b, err := s.Encode()
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("bus store: %w", err)
+	}
+	return writeFile(snapshotFile(dir, s.Generation), b)
+}
+
+func snapshotFile(dir string, g uint64) string {
+	return filepath.Join(dir, "snapshot-"+strconv.FormatUint(g, 10))
+}
+
 // snapshot reads the snapshot of a generation that this node has.
 func (c *Coordinator) snapshot(g uint64) (bus.Snapshot, error) {
-	b, err := os.ReadFile(c.snapshotFile(g))
+	file := snapshotFile(c.opts.Server.Dir, g)
+	b, err := os.ReadFile(file)
 	if err != nil {
 		return bus.Snapshot{}, fmt.Errorf("bus store: %w", err)
 	}
@@ -394,19 +414,7 @@ func (c *Coordinator) snapshot(g uint64) (bus.Snapshot, error) {
 		err = fmt.Errorf("it is of generation %d: %w", s.Generation, core.ErrCorrupt)
 	}
 	if err != nil {
-		return bus.Snapshot{}, fmt.Errorf("bus store: %s: %w", c.snapshotFile(g), err)
+		return bus.Snapshot{}, fmt.Errorf("bus store: %s: %w", file, err)
 	}
 	return s, nil
-}
-
-func (c *Coordinator) keepSnapshot(s bus.Snapshot) error {
-	b, err := s.Encode()
-	if err != nil {
-		return err
-	}
-	return writeFile(c.snapshotFile(s.Generation), b)
-}
-
-func (c *Coordinator) snapshotFile(g uint64) string {
-	return filepath.Join(c.opts.Server.Dir, "snapshot-"+strconv.FormatUint(g, 10))
 }

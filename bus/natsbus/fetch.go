@@ -33,7 +33,7 @@ func (c *Coordinator) serveSnapshots() (*nats.Subscription, error) {
 		if err != nil {
 			return
 		}
-		b, err := os.ReadFile(c.snapshotFile(g))
+		b, err := os.ReadFile(snapshotFile(c.opts.Server.Dir, g))
 		if err != nil {
 			return // others may have it
 		}
@@ -79,5 +79,5 @@ func (c *Coordinator) fetchSnapshot(ctx context.Context, g uint64) error {
 	if s.Generation != g {
 		return fmt.Errorf("fetch the snapshot of bus generation %d: got that of %d: %w", g, s.Generation, core.ErrCorrupt)
 	}
-	return c.keepSnapshot(s)
+	return WriteSnapshot(c.opts.Server.Dir, s)
 }

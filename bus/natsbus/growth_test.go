@@ -195,7 +195,7 @@ func TestGrowthKills(t *testing.T) {
 	c, l, end := p.begin(1)
 	for g, members := range [][]string{{"n1", "n2", "n3"}, {"n1", "n2", "n3", "n4", "n5"}, {"n1", "n2", "n3"}} {
 		p.move(uint64(g+2), members, c)
-		stop := time.Now().Add(8 * time.Second)
+		stop := time.Now().Add(4 * time.Second)
 		for time.Now().Before(stop) {
 			_ = wallClock{}.Wait(t.Context(), time.Duration(rnd.IntN(2000))*time.Millisecond)
 			victim := p.names()[rnd.IntN(5)]

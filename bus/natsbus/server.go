@@ -230,6 +230,7 @@ func (o ServerOptions) natsCluster(no *server.Options) error {
 	// is a majority, and goes on with a majority from there.
 	for _, m := range o.Members {
 		if m.Name == o.Name {
+			no.Cluster.Advertise = m.Route
 			continue
 		}
 		if _, _, err := net.SplitHostPort(m.Route); err != nil {

@@ -8,7 +8,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -434,6 +433,15 @@ func TestTLS(t *testing.T) {
 	if _, err := c.Map().Create(within(t, 10*time.Second), []byte("1")); err != nil {
 		t.Fatal(err)
 	}
+	if err := c.Use(1, urls[2:]); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := c.Map().Load(within(t, 10*time.Second)); err != nil {
+		t.Errorf("after a change of servers: %v", err)
+	}
+	if url, _ := c.Connected(); url != urls[2] {
+		t.Errorf("connected to %s, want %s", url, urls[2])
+	}
 	other := newTestCA(t)
 	for what, cfg := range map[string]*tls.Config{"another authority": other.client(), "none": nil} {
 		if err := open(cfg).WaitConnected(within(t, time.Second)); !errors.Is(err, core.ErrUnavailable) || !strings.Contains(err.Error(), "bus.ca") {
@@ -503,29 +511,4 @@ func (c *testCA) server() *tls.Config {
 
 func (c *testCA) client() *tls.Config {
 	return &tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{c.cert}, RootCAs: c.pool}
-}
-
-func TestSnapshot(t *testing.T) {
-	t.Parallel()
-	s := bus.Snapshot{Generation: 3, Buckets: []bus.BucketSnapshot{{Name: "map", Entries: []bus.KeyValue{{Key: "b", Value: []byte("2")}, {Key: "a", Value: []byte("1")}}}}}
-	e, err := s.Encode()
-	if err != nil {
-		t.Fatal(err)
-	}
-	d, err := bus.DecodeSnapshot(e)
-	if err != nil {
-		t.Fatal(err)
-	}
-	got, _ := json.Marshal(d)
-	want := `{"generation":3,"buckets":[{"name":"map","entries":[{"key":"a","value":"MQ=="},{"key":"b","value":"Mg=="}]}]}`
-	if string(got) != want {
-		t.Errorf("snapshot: got %s, want %s", got, want)
-	}
-	for i := range e {
-		bad := append([]byte{}, e...)
-		bad[i] ^= 1
-		if _, err := bus.DecodeSnapshot(bad); !errors.Is(err, core.ErrCorrupt) {
-			t.Fatalf("byte %d flipped: got %v, want %v", i, err, core.ErrCorrupt)
-		}
-	}
 }

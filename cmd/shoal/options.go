@@ -176,8 +176,15 @@ func (o *options) limited(ctx context.Context) (context.Context, context.CancelF
 		return context.WithCancel(ctx)
 	}
 	d := time.Duration(o.timeout)
-	return context.WithTimeoutCause(ctx, d, fmt.Errorf("%w after %s (--timeout)", errTimedOut, d))
+	return context.WithTimeoutCause(ctx, d, timeoutError(d))
 }
 
-// errTimedOut is why the context of a command ends at --timeout.
-var errTimedOut = fmt.Errorf("timed out: %w", context.DeadlineExceeded)
+// timeoutError is why the context of a command ends at --timeout.
+type timeoutError time.Duration
+
+func (e timeoutError) Error() string {
+	return fmt.Sprintf("timed out after %s (--timeout)", time.Duration(e))
+}
+
+// Unwrap makes it a deadline like others.
+func (timeoutError) Unwrap() error { return context.DeadlineExceeded }

@@ -114,7 +114,9 @@ const barWidth, lineWidth = 56, 160
 
 func newBars(w io.Writer, verb string, more ...mpb.ContainerOption) *bars {
 	b := &bars{p: mpb.New(append([]mpb.ContainerOption{mpb.WithOutput(w), mpb.WithWidth(lineWidth), mpb.WithAutoRefresh()}, more...)...)}
-	b.objects = b.bar(verb+" objects:", countObjects, func(now books) string {
+	// The space keeps the two columns apart where this one is full.
+	count := func(now books) string { return " " + countObjects(now) }
+	b.objects = b.bar(verb+" objects:", count, func(now books) string {
 		text := ""
 		if now.rate.Objects > 0 {
 			text = "  " + formatCount(now.rate.Objects) + "/s"
@@ -148,14 +150,31 @@ func (b *bars) bar(name string, count, more func(books) string) *mpb.Bar {
 			return f(b.last)
 		}
 	}
-	return b.p.New(0, mpb.BarStyle().Lbound("[").Filler("=").Tip(">").Padding("-").Rbound("]"),
-		mpb.BarWidth(barWidth),
+	return b.p.MustAdd(0, mpb.BarFillerFunc(fillBar), mpb.BarWidth(barWidth),
 		mpb.PrependDecorators(
 			decor.Name(name, decor.WCSyncWidthR),
-			decor.Any(text(count), decor.WCSyncSpace),
+			decor.Any(text(count), decor.WCSyncWidth),
 		),
 		mpb.AppendDecorators(decor.Percentage(), decor.Any(text(more))),
 	)
+}
+
+// fillBar draws [====>-----].
+func fillBar(w io.Writer, s decor.Statistics) error {
+	room := min(s.AvailableWidth, s.RequestedWidth) - len("[]")
+	if room < 1 {
+		return nil
+	}
+	full := 0
+	if s.Total > 0 {
+		full = int(float64(room) * min(float64(s.Current)/float64(s.Total), 1))
+	}
+	tip := ">"
+	if full == room {
+		tip = ""
+	}
+	_, err := fmt.Fprintf(w, "[%s%s%s]", strings.Repeat("=", full), tip, strings.Repeat("-", room-full-len(tip)))
+	return err
 }
 
 func (b *bars) show(now books) {

@@ -26,8 +26,10 @@ func execute(ctx context.Context, o *options, args []string) int {
 	err := root.ExecuteContext(ctx)
 	stop()
 	if err != nil {
-		if strings.HasPrefix(err.Error(), "unknown command") {
-			err = withCode(exitUsage, err)
+		for _, prefix := range []string{"unknown command", "required flag", "if any flags in the group"} {
+			if strings.HasPrefix(err.Error(), prefix) { // cobra has no types for these
+				err = withCode(exitUsage, err)
+			}
 		}
 		o.report(err)
 	}
@@ -94,6 +96,7 @@ func noSuchCommand(cmd *cobra.Command, args []string) error {
 		return nil
 	}
 	text := fmt.Sprintf("unknown command %q for %q", args[0], cmd.CommandPath())
+	cmd.SuggestionsMinimumDistance = 2
 	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
 		text += "; did you mean " + strings.Join(near, " or ") + "?"
 	}

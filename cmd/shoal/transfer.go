@@ -124,7 +124,11 @@ func (t *transferFlags) put(ctx context.Context, c *client.Client, src, dst stri
 		return err
 	}
 	var info fs.FileInfo
-	if src != "-" {
+	if src == "-" {
+		if u.Key == "" || strings.HasSuffix(u.Key, "/") {
+			return usagef("%s: standard input has no name: want an object, as %s/KEY", u, u.Bucket)
+		}
+	} else {
 		if info, err = os.Stat(src); err != nil {
 			return err
 		}
@@ -138,9 +142,6 @@ func (t *transferFlags) put(ctx context.Context, c *client.Client, src, dst stri
 	}
 	switch {
 	case src == "-":
-		if u.Key == "" || strings.HasSuffix(u.Key, "/") {
-			return usagef("%s: standard input has no name: want an object, as %s/KEY", u, u.Bucket)
-		}
 		err = m.upload(ctx, t.in, -1, u)
 	case info.IsDir():
 		err = m.putTree(ctx, src, u)

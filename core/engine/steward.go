@@ -12,6 +12,10 @@ import (
 // stewardEvery is how often the steward looks whether something is due.
 const stewardEvery = 250 * time.Millisecond
 
+// maxJoins is the number of slots that may be joining on a disk at a time. Most
+// of them have little or nothing to take; see docs/protocol.md.
+const maxJoins = 512
+
 // steward proposes the changes of the map that nobody has to ask for: failed
 // nodes out, replacements in, everything where rendezvous hashing wants it. The
 // first voter that is heard does it; should two do it, their proposals meet in
@@ -33,7 +37,7 @@ func (n *Node) steward(ctx context.Context) {
 		if !n.isSteward(m, silent) {
 			continue
 		}
-		changes := placement.Plan(m, n.clock.Now(), placement.State{Silent: silent, Grace: n.opt.Grace})
+		changes := placement.Plan(m, n.clock.Now(), placement.State{Silent: silent, Grace: n.opt.Grace, MaxJoins: maxJoins})
 		if len(changes) == 0 {
 			continue
 		}

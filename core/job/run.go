@@ -496,7 +496,7 @@ func (p *pass) finish(ctx context.Context) error {
 	for s := range p.held {
 		if pr := p.r.slots[s]; pr != nil {
 			pr.cursor.Finished = true
-			pr.dirty = pr.dirty || pr.cursor.Books != (Books{})
+			pr.dirty = p.keep && (pr.dirty || pr.cursor.Books != (Books{}))
 		}
 	}
 	p.r.mu.Unlock()

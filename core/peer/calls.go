@@ -164,6 +164,9 @@ func (k *caller) run(ctx context.Context, a *attempt) {
 	c, err := k.r.t.dial(ctx, k.r, kindCalls)
 	a.err = err
 	if err != nil {
+		if ctx.Err() != nil {
+			a.err = errStopped // those who wait have contexts of their own
+		}
 		k.settle(a)
 		return
 	}

@@ -108,7 +108,7 @@ func speak(t *testing.T, r role, c *conn) {
 	case sendsMessages:
 		err = c.r.link.receive(c)
 	case takesMessages:
-		err = c.t.serveMessages(ctx, c)
+		err = c.t.serveMessages(c)
 	case makesCalls:
 		cc := &callConn{c: c, pending: map[uint64]*pending{0: {done: make(chan struct{})}}}
 		err = cc.receive()

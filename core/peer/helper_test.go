@@ -135,7 +135,8 @@ func (d *directory) set(id core.NodeID, addr string) {
 
 // inbox is a Handler that keeps what comes.
 type inbox struct {
-	on func(from core.NodeID, msg []byte) // called first, if set
+	on     func(from core.NodeID, msg []byte) // called first, if set
+	onPeer func(node core.NodeID, up bool)    // likewise
 
 	mu   sync.Mutex
 	msgs map[core.NodeID][]string
@@ -157,6 +158,9 @@ func (h *inbox) Message(from core.NodeID, msg []byte) {
 }
 
 func (h *inbox) Peer(node core.NodeID, up bool) {
+	if h.onPeer != nil {
+		h.onPeer(node, up)
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.ups == nil {
@@ -217,6 +221,7 @@ type setup struct {
 	options   func(*Options)
 	transport func(*Transport)
 	message   func(from core.NodeID, msg []byte) // called for each message
+	peer      func(node core.NodeID, up bool)    // called for each change
 }
 
 func testOptions(t testing.TB, d *directory, id core.NodeID) Options {
@@ -244,7 +249,7 @@ func startNode(t testing.TB, d *directory, id core.NodeID, s setup) *node {
 	if err != nil {
 		t.Fatal(err)
 	}
-	n := &node{Transport: tr, in: &inbox{on: s.message}, addr: o.Listener.Addr().String()}
+	n := &node{Transport: tr, in: &inbox{on: s.message, onPeer: s.peer}, addr: o.Listener.Addr().String()}
 	tr.Handle(n.in)
 	if s.transport != nil {
 		s.transport(tr)

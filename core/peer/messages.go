@@ -3,7 +3,6 @@ package peer
 import (
 	"context"
 	"encoding/binary"
-	"errors"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -194,7 +193,7 @@ func pingFrame(t frameType, v uint64) (b [frameHead + pingSize]byte) {
 }
 
 // serveMessages delivers another node's messages until the connection ends.
-func (t *Transport) serveMessages(ctx context.Context, c *conn) error {
+func (t *Transport) serveMessages(c *conn) error {
 	in := &c.r.inbound
 	in.replace(c)
 	in.turn.Lock() // the connection before this one has delivered its last
@@ -210,8 +209,8 @@ func (t *Transport) serveMessages(ctx context.Context, c *conn) error {
 			if err != nil {
 				return err
 			}
-			if ctx.Err() != nil || c.failed() != nil {
-				return errors.Join(ctx.Err(), c.failed())
+			if err := c.failed(); err != nil {
+				return err // what is left is of the past
 			}
 			c.r.messagesReceived.Add(1)
 			t.handler.Message(c.r.id, msg)

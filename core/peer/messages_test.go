@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"slices"
 	"strconv"
 	"sync"
@@ -166,6 +167,67 @@ func TestMessagesLostWithTheConnection(t *testing.T) {
 	}
 }
 
+// When Peer says down, nothing is left in the queue.
+func TestQueueIsDroppedWithTheConnection(t *testing.T) {
+	d := &directory{}
+	left := make(chan int64, 10)
+	var a *node
+	ready, open := barrier(t)
+	a = startNode(t, d, "n1", setup{peer: func(_ core.NodeID, up bool) {
+		if ready(); !up {
+			left <- statsOf(a, "n2").Queued
+		}
+	}})
+	open()
+	b, _ := startSlow(t, d, "n2", nil)
+	p := newProxy(t, b.addr)
+	d.set("n2", p.addr())
+	for range 400 { // more than all the buffers in between
+		a.Send("n2", make([]byte, 64<<10))
+	}
+	await(t, "a full queue", func() bool { s := statsOf(a, "n2"); return s.MessagesSent > 0 && s.Queued > 1<<20 })
+	p.cut()
+	if n := recv(t, "down", left); n != 0 {
+		t.Errorf("queued when told of the loss: got %d bytes, want none", n)
+	}
+}
+
+// A node that connects anew is heard at once, even if its last connection has
+// not been found dead, and nothing comes late over that.
+func TestNewConnectionReplacesTheLast(t *testing.T) {
+	d := &directory{}
+	a := startNode(t, d, "n1", setup{})
+	wait, release := barrier(t)
+	b := startNode(t, d, "n2", setup{
+		options: func(o *Options) { o.Timeout = time.Hour },
+		message: func(core.NodeID, []byte) { wait() },
+	})
+	p := newProxy(t, b.addr)
+	d.set("n2", p.addr())
+	a.Send("n2", []byte("one"))
+	a.Send("n2", []byte("two"))
+	count := func() (n int) {
+		for _, c := range b.snapshot(nil) {
+			if c.kind == kindMessages {
+				n++
+			}
+		}
+		return n
+	}
+	await(t, "a connection", func() bool { return count() == 1 && statsOf(a, "n2").MessagesSent == 2 })
+	old := b.snapshot(nil)[0]
+	p.freeze()
+	d.set("n2", b.addr)
+	await(t, "the end of the old connection", func() bool { return old.failed() != nil })
+	await(t, "the new connection", func() bool { return a.in.up("n2") && count() == 1 })
+	a.Send("n2", []byte("three"))
+	release()
+	await(t, "the message of the new connection", func() bool { return b.in.got("n1", "three") })
+	if got := b.in.from("n1"); !slices.Equal(got, []string{"one", "three"}) {
+		t.Errorf("messages: got %q, want the one being handled, and the new one", got)
+	}
+}
+
 // A node that comes back, even elsewhere, is reached again without being sent
 // anything.
 func TestReconnect(t *testing.T) {
@@ -294,6 +356,40 @@ func TestMuteListener(t *testing.T) {
 	wantNot(t, err, core.ErrUnavailable)
 }
 
+// The end of the time to connect is not that of the caller's patience.
+func TestNoWayToTheNode(t *testing.T) {
+	d := &directory{}
+	d.set("n2", "192.0.2.1:1")
+	a := startNode(t, d, "n1", setup{options: func(o *Options) {
+		o.DialTimeout = 20 * time.Millisecond
+		o.Dial = func(ctx context.Context, _, _ string) (net.Conn, error) {
+			<-ctx.Done()
+			return nil, ctx.Err()
+		}
+	}})
+	_, err := a.Call(t.Context(), "n2", 1, nil)
+	wantIs(t, err, core.ErrUnavailable, ErrNotSent)
+	wantNot(t, err, context.DeadlineExceeded, context.Canceled)
+	await(t, "the end of the back-off", func() bool {
+		_, err = a.OpenWrite(t.Context(), "n2", 1, nil, true)
+		return statsOf(a, "n2").DialFailures > 1
+	})
+	wantIs(t, err, core.ErrUnavailable, ErrNotSent)
+	wantNot(t, err, context.DeadlineExceeded, context.Canceled)
+	ended := make(chan error, 1)
+	await(t, "the end of the back-off", func() bool { return a.remote("n2").gate.check() == nil })
+	a.o.DialTimeout = time.Hour
+	go func() {
+		_, err := a.Call(t.Context(), "n2", 1, nil)
+		ended <- err
+	}()
+	await(t, "a call", func() bool { return statsOf(a, "n2").Calls == 1 })
+	a.stop()
+	err = recv(t, "its end", ended)
+	wantIs(t, err, core.ErrUnavailable, ErrNotSent)
+	wantNot(t, err, context.DeadlineExceeded, context.Canceled)
+}
+
 func TestBlockOneWay(t *testing.T) {
 	d := &directory{}
 	echo := setup{transport: func(t *Transport) {
@@ -324,6 +420,8 @@ func TestBlockOneWay(t *testing.T) {
 		if got, err := b.Call(t.Context(), "n1", 1, []byte("x")); err != nil || string(got) != "x" {
 			t.Errorf("%s: call the other way: got %q, %v, want it to work", cut.name, got, err)
 		}
+		failed := statsOf(a, "n2").DialFailures
+		await(t, cut.name+": attempts to connect", func() bool { return statsOf(a, "n2").DialFailures > failed+1 })
 		b.Send("n1", []byte(cut.name))
 		await(t, cut.name+": message the other way", func() bool { return a.in.got("n2", cut.name) })
 		if b.in.got("n1", cut.name) {

@@ -75,9 +75,6 @@ func (p *pool) idleOrNew(ctx context.Context) (*streamConn, error) {
 	}
 	c, err := p.r.t.dial(ctx, p.r, kindStreams)
 	if err != nil {
-		if ctx.Err() != nil {
-			err = ctx.Err()
-		}
 		return nil, err
 	}
 	sc := &streamConn{c: c}

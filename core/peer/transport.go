@@ -252,25 +252,35 @@ func (t *Transport) tryDial(ctx context.Context, r *remote, k kind) (*conn, erro
 	}
 	limited, cancel := context.WithTimeout(ctx, t.o.DialTimeout)
 	defer cancel()
-	raw, err := t.o.Dial(limited, "tcp", addr)
+	c, err := t.connect(limited, r, k, addr)
+	switch {
+	case err == nil:
+		return c, nil
+	case ctx.Err() != nil:
+		return nil, ctx.Err()
+	case limited.Err() != nil:
+		return nil, fmt.Errorf("%s: not connected after %v", addr, t.o.DialTimeout)
+	}
+	return nil, err
+}
+
+// connect makes a connection that is one of the transport's.
+func (t *Transport) connect(ctx context.Context, r *remote, k kind, addr string) (*conn, error) {
+	raw, err := t.o.Dial(ctx, "tcp", addr)
 	if err != nil {
 		return nil, err
 	}
 	c := newConn(t, raw, k, true)
-	hangUp := context.AfterFunc(limited, func() { _ = raw.Close() })
-	err = t.greet(limited, c, r, addr)
+	hangUp := context.AfterFunc(ctx, func() { _ = raw.Close() })
+	err = t.greet(ctx, c, r, addr)
 	if !hangUp() && err == nil {
-		err = limited.Err()
+		err = ctx.Err()
+	}
+	if err == nil {
+		c.r = r
+		err = t.keep(c)
 	}
 	if err != nil {
-		_ = raw.Close()
-		if ctx.Err() == nil && limited.Err() != nil {
-			err = fmt.Errorf("%s: the handshake took longer than %v", addr, t.o.DialTimeout)
-		}
-		return nil, err
-	}
-	c.r = r
-	if err := t.keep(c); err != nil {
 		_ = raw.Close()
 		return nil, err
 	}
@@ -345,7 +355,7 @@ func (t *Transport) serve(ctx context.Context, raw net.Conn) {
 	defer cancel(nil)
 	switch c.kind {
 	case kindMessages:
-		err = t.serveMessages(ctx, c)
+		err = t.serveMessages(c)
 	case kindCalls:
 		err = t.serveCalls(ctx, c, cancel)
 	case kindStreams:

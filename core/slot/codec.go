@@ -25,7 +25,7 @@ func AppendMessage(b []byte, m *Message) ([]byte, error) {
 		b = appendBytes(b, []byte(m.Sum))
 		b = binary.AppendUvarint(b, m.Boot)
 		b = binary.AppendUvarint(b, uint64(m.Nonce))
-		b = append(b, flag(m.Granted))
+		b = append(b, bit(m.Granted))
 		b = binary.AppendUvarint(b, uint64(len(m.Silent)))
 		for _, s := range m.Silent {
 			b = appendBytes(b, []byte(s))
@@ -39,7 +39,7 @@ func AppendMessage(b []byte, m *Message) ([]byte, error) {
 	b = binary.AppendUvarint(b, uint64(m.Disk))
 	b = binary.AppendUvarint(b, uint64(m.Ballot.Term))
 	b = binary.AppendUvarint(b, m.Ballot.Boot)
-	b = append(b, flag(m.Joining))
+	b = append(b, bit(m.Joining))
 	for _, v := range []core.Version{m.Prev, m.Commit, m.Last, m.UpTo} {
 		b = core.AppendVersion(b, v)
 	}
@@ -176,7 +176,7 @@ func appendBytes(b, v []byte) []byte {
 	return append(b, v...)
 }
 
-func flag(v bool) byte {
+func bit(v bool) byte {
 	if v {
 		return 1
 	}

@@ -46,6 +46,9 @@ func (n *Node) onMember(from core.NodeID, m *Message) {
 	if m.Ballot != r.state.Ballot && !n.rules.NoTermCheck {
 		return // not sealed under this ballot; the owner will ask again
 	}
+	if !m.contiguous() {
+		return
+	}
 	switch m.Kind {
 	case MsgSync:
 		n.onSync(from, m, r)
@@ -56,6 +59,21 @@ func (n *Node) onMember(from core.NodeID, m *Message) {
 	case MsgCatchup:
 		n.onCatchup(from, m, r)
 	}
+}
+
+// contiguous says whether the entries of a write follow Prev without gaps.
+func (m *Message) contiguous() bool {
+	if m.Kind != MsgSync && m.Kind != MsgAppend {
+		return true
+	}
+	prev := m.Prev
+	for i := range m.Entries {
+		if v := m.Entries[i].Version; v.Seq != prev.Seq+1 || v.Compare(prev) <= 0 {
+			return false
+		}
+		prev = m.Entries[i].Version
+	}
+	return true
 }
 
 // onSeal adopts a ballot, and answers with what the member has once that is

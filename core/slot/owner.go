@@ -2,6 +2,8 @@ package slot
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 
 	"github.com/shoalstore/shoal/core"
 )
@@ -160,10 +162,10 @@ func (n *Node) stepDown(r *replica) {
 		return
 	}
 	r.owner = nil
-	for seq := r.state.Committed.Seq + 1; seq <= r.state.Last.Seq; seq++ {
-		if w, ok := o.pending[seq]; ok {
-			n.out.Results = append(n.out.Results, Result{ID: w.id, Err: fmt.Errorf("slot %d has another owner: %w", r.slot, core.ErrUnknownOutcome)})
-		}
+	for _, seq := range slices.Sorted(maps.Keys(o.pending)) {
+		n.out.Results = append(n.out.Results, Result{
+			ID: o.pending[seq].id, Err: fmt.Errorf("slot %d has another owner: %w", r.slot, core.ErrUnknownOutcome),
+		})
 	}
 }
 

@@ -132,7 +132,7 @@ func (l *listing) run(ctx context.Context) error {
 		case ctx.Err() != nil:
 			return interrupted(ctx, what, err)
 		case errors.As(err, &own) && own.Code != api.CodeUnavailable, errors.Is(err, core.ErrUnavailable):
-			return fmt.Errorf("%s: %w", what, err)
+			return err
 		}
 		if l.passed > passed {
 			since = l.c.o.Clock.Boot()

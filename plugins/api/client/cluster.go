@@ -22,10 +22,10 @@ func (c *Client) Cluster(ctx context.Context) (out api.Cluster, err error) {
 // WaitHealthy waits until the cluster is healthy. Meanwhile each is told the
 // state every 20 seconds or so.
 func (c *Client) WaitHealthy(ctx context.Context, each func(api.Cluster)) (out api.Cluster, err error) {
-	for {
+	for wait := time.Duration(0); ; wait = poll { // the first answer comes at once
 		r := request{
-			method: http.MethodGet, path: api.ClusterPath, patience: poll, retryFor: watching,
-			query: url.Values{"healthy": {"true"}, "wait": {poll.String()}},
+			method: http.MethodGet, path: api.ClusterPath, patience: wait, retryFor: watching,
+			query: url.Values{"healthy": {"true"}, "wait": {wait.String()}},
 		}
 		var state api.Cluster
 		if _, err := c.call(ctx, r, nil, &state); err != nil {
