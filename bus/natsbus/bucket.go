@@ -130,8 +130,6 @@ var (
 	errMoved = fmt.Errorf("the bus has moved to another generation: %w", core.ErrUnavailable)
 	// errAbsent is the answer of a read that found nothing.
 	errAbsent = errors.New("no message found")
-	// errDisconnected says that nothing was sent.
-	errDisconnected = errors.New("not connected")
 )
 
 // use returns the bucket's stream of the present generation, once that is
@@ -241,7 +239,7 @@ func fateOf(err error) fate {
 		}
 		return fateHopeless
 	case errors.Is(err, nats.ErrNoResponders), errors.Is(err, jetstream.ErrNoStreamResponse),
-		errors.Is(err, nats.ErrReconnectBufExceeded), errors.Is(err, errDisconnected):
+		errors.Is(err, nats.ErrReconnectBufExceeded), errors.Is(err, errDisconnected), errors.Is(err, errOther):
 		return fateNothing
 	case errors.Is(err, nats.ErrMaxPayload), errors.Is(err, nats.ErrConnectionClosed), errors.Is(err, nats.ErrBadSubject),
 		errors.Is(err, core.ErrInvalid), errors.Is(err, core.ErrPermission):

@@ -48,6 +48,10 @@ type Client struct {
 	denied  error
 	denials int
 	changed chan struct{} // closed and replaced when generation or connection change
+	// retry leaves a server of another generation, after a while.
+	retry  *time.Timer
+	ending bool
+	timers sync.WaitGroup
 }
 
 // Connect returns a client that connects in the background; it fails only if
@@ -177,8 +181,13 @@ func lost(err error) error {
 
 // Close ends the connection and returns when its callbacks have ended.
 func (c *Client) Close() {
+	c.mu.Lock()
+	c.ending = true
+	c.stopRetry()
+	c.mu.Unlock()
 	c.nc.Close()
 	<-c.closed
+	c.timers.Wait()
 }
 
 // Map returns the register of the cluster map.
@@ -225,10 +234,35 @@ func (c *Client) Generation() uint64 {
 // Connected returns the URL of the server that the client talks to, or the
 // reason why it talks to none.
 func (c *Client) Connected() (string, error) {
-	if c.nc.IsConnected() {
-		return c.nc.ConnectedUrlRedacted(), nil
+	if err := c.usable(c.nc); err != nil {
+		return "", c.unavailable(err)
 	}
-	return "", c.unavailable(errors.New("not connected"))
+	return c.nc.ConnectedUrlRedacted(), nil
+}
+
+var (
+	// errDisconnected says that nothing was sent.
+	errDisconnected = errors.New("not connected")
+	// errOther says that too.
+	errOther = errors.New("connected to a server of another cluster or of another generation of the bus")
+)
+
+// usable says why the connection is of no use: there is none, or it leads to a
+// server that has not been told yet of the generation that the client was
+// pointed to, or of none, at the same address.
+func (c *Client) usable(nc *nats.Conn) error {
+	if !nc.IsConnected() {
+		return errDisconnected
+	}
+	g := c.Generation()
+	if g == 0 {
+		return nil
+	}
+	want := clusterName(c.opts.Cluster, g)
+	if has := nc.ConnectedClusterName(); has == want || c.opts.Cluster == "" && strings.HasSuffix(has, want) {
+		return nil
+	}
+	return errOther
 }
 
 // WaitConnected returns once the client is connected. If ctx ends earlier it
@@ -315,6 +349,11 @@ func (c *Client) wake() {
 // connection notes that the connection was made (nil) or lost. It may be
 // called before Connect has returned.
 func (c *Client) connection(nc *nats.Conn, err error) {
+	if err == nil {
+		if err = c.usable(nc); errors.Is(err, errOther) {
+			c.leave(nc)
+		}
+	}
 	c.mu.Lock()
 	was := c.why
 	c.why = err
@@ -328,6 +367,31 @@ func (c *Client) connection(nc *nats.Conn, err error) {
 	case was == nil || was.Error() != err.Error():
 		c.log.Warn("bus not connected", "err", err)
 	}
+}
+
+// leave looks for another server, after a while.
+func (c *Client) leave(nc *nats.Conn) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ending {
+		return
+	}
+	c.stopRetry()
+	c.timers.Add(1)
+	c.retry = time.AfterFunc(jitter(time.Second, time.Second), func() {
+		defer c.timers.Done()
+		if errors.Is(c.usable(nc), errOther) {
+			_ = nc.ForceReconnect() // fails only on a closed connection
+		}
+	})
+}
+
+// stopRetry undoes leave; c.mu is held.
+func (c *Client) stopRetry() {
+	if c.retry != nil && c.retry.Stop() {
+		c.timers.Done()
+	}
+	c.retry = nil
 }
 
 // asyncError notes an error that the server reported outside of a request,
@@ -362,8 +426,8 @@ func (c *Client) unavailable(err error) error {
 // server refuses this user the subject, it says so beside the answer, which
 // does not come then; such an attempt is [core.ErrPermission].
 func (c *Client) attempt(ctx context.Context, name string, try func(context.Context) error) error {
-	if !c.nc.IsConnected() {
-		return errDisconnected
+	if err := c.usable(c.nc); err != nil {
+		return err
 	}
 	c.mu.Lock()
 	before := c.denials

@@ -266,7 +266,7 @@ func (c *Coordinator) closeAndExport(ctx context.Context, g uint64) error {
 		}
 	}
 	client, err := Connect(ClientOptions{
-		URLs: []string{"nats://in-process"}, Generation: g, Name: c.opts.Server.Name, Logger: c.opts.Logger,
+		URLs: []string{"nats://in-process"}, Generation: g, Cluster: c.opts.Server.Cluster, Name: c.opts.Server.Name, Logger: c.opts.Logger,
 		Credentials: Credentials{User: closedUser, Password: c.server.password}, inProcess: c.server.nats,
 	})
 	if err != nil {

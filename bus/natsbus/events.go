@@ -25,8 +25,8 @@ func (c *Client) Publish(_ context.Context, e bus.Event) error {
 	m := nats.NewMsg(e.Topic())
 	m.Header.Set("Content-Type", "application/cloudevents+json")
 	m.Data = b
-	if !c.nc.IsConnected() {
-		return fmt.Errorf("publish %s: %w", e.Topic(), c.unavailable(errDisconnected))
+	if err := c.usable(c.nc); err != nil {
+		return fmt.Errorf("publish %s: %w", e.Topic(), c.unavailable(err))
 	}
 	if err := c.nc.PublishMsg(m); err != nil {
 		return fmt.Errorf("publish %s: %w", e.Topic(), c.unavailable(err))

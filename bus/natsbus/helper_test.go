@@ -165,7 +165,7 @@ func (b *testBus) urls() []string {
 func (b *testBus) client(name string) *Client {
 	b.t.Helper()
 	c, err := Connect(ClientOptions{
-		URLs: b.urls(), Generation: b.gen, Name: name, Logger: testLog(b.t, name),
+		URLs: b.urls(), Generation: b.gen, Cluster: "test", Name: name, Logger: testLog(b.t, name),
 		Credentials: Credentials{User: testUser, Password: testPassword},
 	})
 	if err != nil {

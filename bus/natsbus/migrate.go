@@ -177,7 +177,9 @@ func fewerReplicas(n int) []int {
 // one writes, and none once the bucket is ready.
 func (b *bucket) fill(ctx context.Context, s *stream, sum string, entries []bus.KeyValue) error {
 	own := marker{State: stateImporting, Generation: s.generation, Snapshot: sum, By: nuid.Next()}
-	var met uint64 // another import's marker that was waited for
+	// Another import's marker, and how long it has been there unchanged.
+	var met uint64
+	var waited time.Duration
 	for {
 		m, seq, err := b.marker(ctx, s)
 		switch {
@@ -188,12 +190,18 @@ func (b *bucket) fill(ctx context.Context, s *stream, sum string, entries []bus.
 			return b.fail("import", "", fmt.Errorf("it is made from another snapshot (%.12s, not %.12s): %w", m.Snapshot, sum, core.ErrConflict))
 		case m.State == stateReady:
 			return nil
-		case met != seq:
-			if met = seq; !b.client.pause(ctx, stalled) {
+		case met != seq || waited < stalled:
+			if met != seq {
+				met, waited = seq, 0
+			}
+			const look = stalled / 20
+			if !b.client.pause(ctx, look) {
 				return b.fail("import", "", fmt.Errorf("waiting for another import: %w: %w", core.ErrUnavailable, ctx.Err()))
 			}
+			waited += look
 			continue
 		}
+		waited = 0
 		if err := b.fillAs(ctx, s, own, seq, entries); !errors.Is(err, core.ErrConflict) && !errors.Is(err, core.ErrUnknownOutcome) {
 			return err
 		}

@@ -78,6 +78,9 @@ type ClientOptions struct {
 	URLs []string
 	// Generation is the bus's; 0 for a bus that Shoal does not run.
 	Generation uint64
+	// Cluster names the Shoal cluster, as in ServerOptions: no server of
+	// another one is talked to. "" does not ask, and generation 0 neither.
+	Cluster string
 	// Name is shown in the server's list of connections.
 	Name        string
 	Credentials Credentials
@@ -100,6 +103,12 @@ type inProcess interface{ InProcessConn() (net.Conn, error) }
 // generationName is the subdirectory and the name of a generation's cluster.
 func generationName(generation uint64) string {
 	return "bus-" + strconv.FormatUint(generation, 10)
+}
+
+// clusterName is the name of the NATS cluster, by which clients know whom they
+// talk to.
+func clusterName(cluster string, generation uint64) string {
+	return cluster + "-" + generationName(generation)
 }
 
 func splitAddr(what, addr string) (host string, port int, err error) {

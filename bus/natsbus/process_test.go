@@ -57,7 +57,7 @@ func runNode(spec []byte) error {
 	}
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level})).With("node", n.Name)
 	client, err := Connect(ClientOptions{
-		URLs: []string{ClientURL(n.Client, false)}, Name: n.Name, Logger: log,
+		URLs: []string{ClientURL(n.Client, false)}, Cluster: "test", Name: n.Name, Logger: log,
 		Credentials: Credentials{User: testUser, Password: testPassword},
 	})
 	if err != nil {
@@ -206,7 +206,7 @@ func (p *processes) urls() []string {
 func (p *processes) client(name string) *Client {
 	p.t.Helper()
 	c, err := Connect(ClientOptions{
-		URLs: p.urls(), Generation: p.target.Generation, Name: name, Logger: testLog(p.t, name),
+		URLs: p.urls(), Generation: p.target.Generation, Cluster: "test", Name: name, Logger: testLog(p.t, name),
 		Credentials: Credentials{User: testUser, Password: testPassword},
 	})
 	if err != nil {

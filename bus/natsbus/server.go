@@ -190,6 +190,7 @@ func (o ServerOptions) nats(dir, password string) (*server.Options, error) {
 	if o.ClientTLS != nil {
 		no.TLS, no.TLSConfig, no.TLSTimeout = true, o.ClientTLS, 5
 	}
+	no.Cluster.Name = clusterName(o.Cluster, o.Generation)
 	if len(o.Members) < 2 {
 		return no, nil
 	}
@@ -210,7 +211,7 @@ func (o ServerOptions) natsCluster(no *server.Options) error {
 	}
 	password := o.routePassword()
 	no.Cluster = server.ClusterOpts{
-		Name: o.Cluster + "-" + generationName(o.Generation),
+		Name: no.Cluster.Name,
 		Host: host, Port: port,
 		Username: routeUser, Password: password,
 		// Clients take the addresses from the map, not from servers.

@@ -265,8 +265,8 @@ func answer(m *nats.Msg) ([]byte, error) {
 // ask sends the request once and waits for the answer as long as the node that
 // has it gives signs of life.
 func (c *Client) ask(ctx context.Context, subject string, request []byte) (*nats.Msg, error) {
-	if !c.nc.IsConnected() {
-		return nil, errDisconnected
+	if err := c.usable(c.nc); err != nil {
+		return nil, err
 	}
 	changed := c.change()
 	inbox := c.nc.NewInbox()
@@ -296,7 +296,7 @@ func (c *Client) ask(ctx context.Context, subject string, request []byte) (*nats
 		switch {
 		case got == nil && ctx.Err() != nil:
 			return nil, ctx.Err()
-		case got == nil && (silent || !c.nc.IsConnected()):
+		case got == nil && (silent || c.usable(c.nc) != nil):
 			return nil, errSilent
 		case got == nil:
 		case got.Header.Get("Status") == "503":
