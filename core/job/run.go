@@ -116,13 +116,16 @@ func (l *limits) wait(ctx context.Context, bytes int64) error {
 
 // loop does the node's share of each phase until ctx ends.
 func (r *run) loop(ctx context.Context) error {
-	defer r.cancel()
 	var err error
 	if r.sel, err = newSelector(r.spec); err != nil {
 		return err
 	}
-	if _, err := r.m.o.Node.Objects().Buckets(ctx); err != nil {
-		return err
+	for m, changed := r.m.o.Node.Maps(); m == nil; m, changed = r.m.o.Node.Maps() {
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
 	r.limit = r.newLimits()
 	for ctx.Err() == nil {
