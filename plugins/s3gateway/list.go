@@ -3,6 +3,7 @@ package s3gateway
 import (
 	"context"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/shoalstore/shoal/core"
@@ -53,7 +54,11 @@ func (q *request) fill(ctx context.Context, l *listing) error {
 		if err != nil {
 			return err
 		}
-		l.page.Objects = append(l.page.Objects, page.Objects...)
+		if l.page.Objects == nil {
+			l.page.Objects = page.Objects
+		} else {
+			l.page.Objects = append(l.page.Objects, page.Objects...)
+		}
 		l.page.Prefixes = append(l.page.Prefixes, page.Prefixes...)
 		l.page.More, l.page.Next = page.More, page.Next
 		if !page.More {
@@ -148,6 +153,7 @@ func (q *request) listV2() error {
 
 func (q *request) beginListing(l *listing) *document {
 	x := newDocument("ListBucketResult", true)
+	x.b = slices.Grow(x.b, 320*len(l.page.Objects)+100*len(l.page.Prefixes))
 	x.url = l.url
 	x.text("Name", q.alias)
 	x.name("Prefix", l.options.Prefix)

@@ -81,7 +81,13 @@ func (x *document) time(name string, t time.Time) {
 }
 
 // etag writes an ETag in its quotes.
-func (x *document) etag(name, etag string) { x.text(name, `"`+etag+`"`) }
+func (x *document) etag(name, etag string) {
+	x.open(name)
+	x.b = append(x.b, "&quot;"...)
+	x.b = appendText(x.b, etag)
+	x.b = append(x.b, "&quot;"...)
+	x.close(name)
+}
 
 // owner writes who owns everything here.
 func (x *document) owner(name string) {

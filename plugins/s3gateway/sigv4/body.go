@@ -26,6 +26,7 @@ type Body struct {
 
 	sha  hash.Hash // over the whole body, nil if it is not signed
 	want string
+	sum  [sha256.Size]byte
 
 	chunks *chunkReader
 	pools  *bodyPools
@@ -140,9 +141,11 @@ func (b *Body) finish() error {
 	if b.sha == nil {
 		return io.EOF
 	}
-	if got := hex.EncodeToString(b.sha.Sum(nil)); got != strings.ToLower(b.want) {
+	var got signature
+	hex.Encode(got[:], b.sha.Sum(b.sum[:0]))
+	if !got.equals(b.want) {
 		return malformed("XAmzContentSHA256Mismatch", "The provided 'x-amz-content-sha256' header does not match what was computed.",
-			Detail{"ClientComputedContentSHA256", b.want}, Detail{"S3ComputedContentSHA256", got})
+			Detail{"ClientComputedContentSHA256", b.want}, Detail{"S3ComputedContentSHA256", string(got[:])})
 	}
 	return io.EOF
 }

@@ -10,7 +10,7 @@ import (
 	"sync"
 )
 
-// signature is an HMAC-SHA256 in hex.
+// signature is a SHA-256 or an HMAC-SHA256 in hex.
 type signature [64]byte
 
 func (s *signature) equals(given string) bool {
