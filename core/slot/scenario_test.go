@@ -125,6 +125,7 @@ func nodeList(words []string) (out []core.NodeID) {
 var kinds = map[string]Kind{
 	"report": MsgReport, "grant": MsgGrant, "confirmed": MsgConfirmed, "seal": MsgSeal, "sealed": MsgSealed,
 	"sync": MsgSync, "append": MsgAppend, "ack": MsgAck, "catchup": MsgCatchup, "caughtup": MsgCaughtUp, "mark": MsgMark,
+	"map": MsgMap,
 }
 
 func (s *stage) command(words []string) error {

@@ -43,7 +43,8 @@ type envelope struct {
 	msg      *Message
 }
 
-// memLog is a disk's copy of the slot: the state, and every entry.
+// memLog is a disk's copy of the slot: the state, and the entries of which a
+// row is the newest, tombstones above the floor included. An entry has one row.
 type memLog struct {
 	state   core.SlotState
 	entries []core.Entry
@@ -85,8 +86,28 @@ func (l *memLog) apply(b *core.SlotBatch) error {
 			}
 		}
 		l.state.Committed = *b.Commit
+		l.compact()
 	}
 	return nil
+}
+
+// compact lets go of what later committed entries replace.
+func (l *memLog) compact() {
+	newest := map[string]bool{}
+	for i := len(l.entries) - 1; i >= 0; i-- {
+		e := &l.entries[i]
+		if e.Version.Seq > l.state.Committed.Seq {
+			continue
+		}
+		key, old := "", true
+		if len(e.Rows) > 0 {
+			key = e.Rows[0].Key
+			old = newest[key] || e.Rows[0].Deleted && e.Version.Seq <= l.state.Floor
+		}
+		if newest[key] = true; old {
+			l.entries = slices.Delete(l.entries, i, i+1)
+		}
+	}
 }
 
 // read is RowStore.Entries; limit counts entries.
@@ -106,23 +127,21 @@ func (l *memLog) read(after uint64, upTo core.Version, limit int) core.Entries {
 	return out
 }
 
-// text writes a log as versions and values: committed | tail.
+// text writes a log as versions, keys and values: committed | tail.
 func (l *memLog) text() string {
-	var b strings.Builder
+	var committed, tail strings.Builder
 	for i := range l.entries {
 		e := &l.entries[i]
-		if i > 0 {
-			b.WriteByte(' ')
+		b := &committed
+		if e.Version.Seq > l.state.Committed.Seq {
+			b = &tail
 		}
-		fmt.Fprintf(&b, "%v", e.Version)
+		fmt.Fprintf(b, " %v", e.Version)
 		for _, r := range e.Rows {
-			fmt.Fprintf(&b, "=%s", r.Value)
-		}
-		if e.Version == l.state.Committed {
-			b.WriteString(" |")
+			fmt.Fprintf(b, ":%s=%s", r.Key, r.Value)
 		}
 	}
-	return b.String()
+	return fmt.Sprintf("to %d:%s |%s", l.state.Committed.Seq, committed.String(), tail.String())
 }
 
 func (s *stage) printf(format string, args ...any) {
