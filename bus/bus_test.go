@@ -108,8 +108,16 @@ func TestMatchTopic(t *testing.T) {
 		pattern, topic string
 		want           bool
 	}{
-		{"a.b", "a.b", true}, {"a.b", "a.b.c", false}, {"a.b.c", "a.b", false}, {"a.*", "a.b", true}, {"a.*", "a.b.c", false},
-		{"a.>", "a.b.c", true}, {"a.>", "a", false}, {">", "a", true}, {"*.b", "a.b", true}, {"a.*.c", "a.b.d", false},
+		{"a.b", "a.b", true},
+		{"a.b", "a.b.c", false},
+		{"a.b.c", "a.b", false},
+		{"a.*", "a.b", true},
+		{"a.*", "a.b.c", false},
+		{"a.>", "a.b.c", true},
+		{"a.>", "a", false},
+		{">", "a", true},
+		{"*.b", "a.b", true},
+		{"a.*.c", "a.b.d", false},
 	} {
 		if got := bus.MatchTopic(c.pattern, c.topic); got != c.want {
 			t.Errorf("%s under %s: got %v", c.topic, c.pattern, got)

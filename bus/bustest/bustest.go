@@ -374,10 +374,10 @@ func subscribe(ctx context.Context, b bus.Bus, pattern string) (func(func(bus.Ev
 	return b.Subscribe(ctx, pattern)
 }
 
-// serve runs a service of one endpoint until the test or stop ends it.
-func serve(t *testing.T, b bus.Bus, subject string, h bus.Handler) (stop func()) {
+// serve runs a service of one endpoint until ctx, the test or stop ends it.
+func serve(ctx context.Context, t *testing.T, b bus.Bus, subject string, h bus.Handler) (stop func()) {
 	t.Helper()
-	ctx, cancel := context.WithCancel(t.Context())
+	ctx, cancel := context.WithCancel(ctx)
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		err := b.Serve(ctx, bus.Service{
@@ -399,7 +399,7 @@ func testRequest(ctx context.Context, t *testing.T, a, b bus.Bus) {
 	_, err := b.Request(short, "shoal.test.nobody", nil)
 	want(t, "request to nobody", err, core.ErrUnavailable)
 
-	serve(t, a, "shoal.test.echo", func(_ context.Context, req []byte) (any, error) {
+	serve(ctx, t, a, "shoal.test.echo", func(_ context.Context, req []byte) (any, error) {
 		switch string(req) {
 		case "missing":
 			return nil, &hinted{fmt.Errorf("job %q: %w", "j1", core.ErrNotFound)}
@@ -432,7 +432,7 @@ func (h *hinted) Unwrap() error { return h.error }
 // testSpread checks that both nodes that offer a service get requests.
 func testSpread(ctx context.Context, t *testing.T, a, b bus.Bus) {
 	for name, n := range map[string]bus.Bus{"a": a, "b": b} {
-		serve(t, n, "shoal.test.spread", func(context.Context, []byte) (any, error) { return name, nil })
+		serve(ctx, t, n, "shoal.test.spread", func(context.Context, []byte) (any, error) { return name, nil })
 	}
 	seen := map[string]bool{}
 	for len(seen) < 2 {
@@ -449,7 +449,7 @@ func testSpread(ctx context.Context, t *testing.T, a, b bus.Bus) {
 func testSlow(ctx context.Context, t *testing.T, a, b bus.Bus) {
 	release := make(chan struct{})
 	calls := make(chan struct{}, 10)
-	serve(t, a, "shoal.test.slow", func(ctx context.Context, req []byte) (any, error) {
+	serve(ctx, t, a, "shoal.test.slow", func(ctx context.Context, req []byte) (any, error) {
 		calls <- struct{}{}
 		if string(req) == "wait" {
 			select {
@@ -481,7 +481,7 @@ func testSlow(ctx context.Context, t *testing.T, a, b bus.Bus) {
 // testLeaving checks that a request whose node leaves goes to another.
 func testLeaving(ctx context.Context, t *testing.T, a, b bus.Bus) {
 	taken := make(chan struct{}, 10)
-	stop := serve(t, a, "shoal.test.leaving", func(ctx context.Context, _ []byte) (any, error) {
+	stop := serve(ctx, t, a, "shoal.test.leaving", func(ctx context.Context, _ []byte) (any, error) {
 		taken <- struct{}{}
 		<-ctx.Done()
 		return nil, ctx.Err()
@@ -494,7 +494,7 @@ func testLeaving(ctx context.Context, t *testing.T, a, b bus.Bus) {
 		}
 	})
 	<-taken
-	serve(t, b, "shoal.test.leaving", func(context.Context, []byte) (any, error) { return "b", nil })
+	serve(ctx, t, b, "shoal.test.leaving", func(context.Context, []byte) (any, error) { return "b", nil })
 	stop()
 	wg.Wait()
 }

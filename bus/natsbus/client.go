@@ -378,7 +378,7 @@ func (c *Client) leave(nc *nats.Conn) {
 	}
 	c.stopRetry()
 	c.timers.Add(1)
-	c.retry = time.AfterFunc(jitter(time.Second, time.Second), func() {
+	c.retry = time.AfterFunc(jitter(time.Second, time.Second), func() { //nolint:forbidigo // a pause between connections, as in NATS's own library
 		defer c.timers.Done()
 		if errors.Is(c.usable(nc), errOther) {
 			_ = nc.ForceReconnect() // fails only on a closed connection

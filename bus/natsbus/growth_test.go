@@ -173,8 +173,11 @@ func TestGrowth(t *testing.T) {
 	eventually(t, 20*time.Second, "old stores to be removed", func() error {
 		for name, spec := range p.specs {
 			stores, err := generations(spec.Dir, "bus-")
-			if err != nil || len(stores) > 0 && stores[0] < 4 {
-				return fmt.Errorf("%s has %v, %v", name, stores, err)
+			if err != nil {
+				return err
+			}
+			if len(stores) > 0 && stores[0] < 4 {
+				return fmt.Errorf("%s has %v", name, stores)
 			}
 		}
 		return nil
