@@ -176,7 +176,7 @@ func (n *Node) Run(ctx context.Context) error {
 		n.driver.step(func(s *slot.Node, now core.Instant) { s.SeeMap(now, n.opt.Map) })
 	}
 	for _, f := range []func(context.Context){
-		n.keeper.watch, n.keeper.keep, n.keeper.run, n.garbage.run, n.heal.run, n.steward, n.register,
+		n.keeper.watch, n.keeper.keep, n.keeper.run, n.garbage.run, n.heal.run, n.steward, n.register, n.sweep, n.stewardVoters,
 	} {
 		group.Go(func() { f(ctx) })
 	}
@@ -387,8 +387,9 @@ func (n *Node) NewestMap() *core.Map {
 
 // Methods are the numbers of the engine's own calls.
 func Methods() []uint16 {
-	out := make([]uint16, 0, methodNode)
-	for m := methodMutate; m <= methodNode; m++ {
+	const last = methodNode
+	out := make([]uint16, 0, last)
+	for m := methodMutate; m <= last; m++ {
 		out = append(out, m)
 	}
 	return out

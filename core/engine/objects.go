@@ -28,6 +28,8 @@ var _ core.Objects = (*Objects)(nil)
 type stored struct {
 	rec  core.Record
 	data []byte
+	// at is when its shards were stored; see commitWithin.
+	at core.Instant
 }
 
 // Put writes an object.
@@ -72,6 +74,10 @@ func (n *Node) commit(ctx context.Context, bucket *core.Bucket, key string, st *
 // writeObject completes a mutation by an object's rows and carries it out.
 // Unless the object may have been written, its shards go after an error.
 func (n *Node) writeObject(ctx context.Context, bucket *core.Bucket, key string, st *stored, m *mutation) (core.ObjectInfo, error) {
+	if len(st.rec.Extents) > 0 && n.clock.Boot().Sub(st.at) > commitWithin {
+		n.garbage.discard(&st.rec)
+		return core.ObjectInfo{}, fmt.Errorf("%q was stored more than %v ago and not committed: %w", key, commitWithin, core.ErrUnavailable)
+	}
 	brief := st.rec
 	brief.Inline, brief.Extents = nil, nil
 	m.entry.Answer = core.AppendRecord(nil, &brief)
@@ -178,6 +184,7 @@ func (n *Node) store(ctx context.Context, bucket *core.Bucket, key string, body 
 	if err != nil {
 		return nil, err
 	}
+	st.at = n.clock.Boot()
 	if ext.Size > 0 {
 		st.rec.Extents = []core.Extent{ext}
 	}

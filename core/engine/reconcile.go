@@ -27,6 +27,7 @@ type reconciler struct {
 	moved       atomic.Int64 // bytes of shards made
 	failures    atomic.Int64
 	pending     atomic.Bool // a pass is under way or due
+	reconciled  atomic.Uint64
 
 	mu    sync.Mutex
 	done  map[core.SlotID]slotDone
@@ -160,6 +161,10 @@ func (h *reconciler) pass(ctx context.Context, m *core.Map) {
 		if h.pending.Swap(false) {
 			h.node.log.Info("all objects are where they should be", "epoch", m.Epoch)
 		}
+		h.under.Store(0)
+		h.underBytes.Store(0)
+		h.unavailable.Store(0)
+		h.reconciled.Store(uint64(m.Epoch))
 		return
 	}
 	h.pending.Store(true)

@@ -177,6 +177,8 @@ func (n *Node) serve(ctx context.Context, from core.NodeID, method uint16, req [
 		return n.serveScan(ctx, req)
 	case methodSlotScan:
 		return n.serveSlotScan(ctx, req)
+	case methodSweep:
+		return n.serveSweep(ctx, req)
 	case methodEpoch:
 		return n.serveEpoch()
 	default:

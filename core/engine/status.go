@@ -23,7 +23,10 @@ type Status struct {
 	Unavailable int64       `json:"unavailable"`
 	Moved       int64       `json:"moved"`
 	Pending     bool        `json:"pending"` // reconcile has work or is counting
-	Alarms      int64       `json:"alarms"`
+	// Reconciled is the epoch of the map under which all objects of its slots
+	// were last found where they should be.
+	Reconciled core.Epoch `json:"reconciled"`
+	Alarms     int64      `json:"alarms"`
 }
 
 // Status describes this node.
@@ -31,7 +34,7 @@ func (n *Node) Status() Status {
 	s := Status{
 		Node: n.id, Boot: n.opt.Boot, Under: n.heal.under.Load(), UnderBytes: n.heal.underBytes.Load(),
 		Unavailable: n.heal.unavailable.Load(), Moved: n.heal.moved.Load(), Pending: n.heal.pending.Load(),
-		Alarms: n.driver.metrics.alarms.Load(),
+		Alarms: n.driver.metrics.alarms.Load(), Reconciled: core.Epoch(n.heal.reconciled.Load()),
 	}
 	n.driver.mu.Lock()
 	defer n.driver.mu.Unlock()
@@ -82,6 +85,20 @@ func (n *Node) Statuses(ctx context.Context) map[core.NodeID]Status {
 	return out
 }
 
+// Join asks a member to enter a node with its disks in the map, and returns the
+// map that has them.
+func Join(ctx context.Context, t Transport, member core.NodeID, node core.Node, disks []core.Disk) (*core.Map, error) {
+	req, err := json.Marshal(joinRequest{Node: node, Disks: disks})
+	if err != nil {
+		return nil, fmt.Errorf("encode request to join: %w", err)
+	}
+	resp, err := t.Call(ctx, member, methodJoin, req)
+	if err != nil {
+		return nil, err
+	}
+	return core.DecodeMap(resp)
+}
+
 // joinRequest asks a member to add a new node.
 type joinRequest struct {
 	Node  core.Node   `json:"node"`
@@ -98,7 +115,12 @@ func (n *Node) serveJoin(ctx context.Context, req []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if m.Node(r.Node.ID) == nil {
+	switch have := m.Node(r.Node.ID); {
+	case have != nil && (have.Peer != r.Node.Peer || have.State != core.NodeJoining):
+		return nil, fmt.Errorf("a node called %s is in the cluster already, at %s; choose another name: %w", have.ID, have.Peer, core.ErrExists)
+	case have == nil && len(r.Disks) == 0:
+		return m.Encode() // it only asks whether it may
+	case have == nil:
 		r.Node.State = core.NodeJoining
 		if err := n.keeper.one(ctx, core.Change{Kind: core.ChangeAddNode, Nodes: []core.Node{r.Node}, Disks: r.Disks}); err != nil {
 			return nil, err

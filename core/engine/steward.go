@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"time"
 
@@ -80,4 +81,79 @@ func (n *Node) isSteward(m *core.Map, silent []core.NodeID) bool {
 func (n *Node) Keeps() bool {
 	_, m, _ := n.driver.maps()
 	return m != nil && n.isSteward(m, n.silent())
+}
+
+// stewardVoters keeps the right number of voters, and ends drains that are
+// through, where this node is the steward.
+func (n *Node) stewardVoters(ctx context.Context) {
+	const every = time.Second
+	for n.clock.Wait(ctx, every) == nil {
+		newest, m, _ := n.driver.maps()
+		if m == nil || newest != m || !n.Keeps() {
+			continue
+		}
+		statuses := n.Statuses(ctx)
+		keys := map[core.NodeID]string{}
+		for id, s := range statuses {
+			if node := m.Node(id); node != nil && node.State == core.NodeActive && s.Lease {
+				keys[id] = s.VoterKey
+			}
+		}
+		var changes []core.Change
+		if c := placement.PlanVoters(m, keys, n.clock.Now(), n.opt.Grace); c != nil {
+			changes = append(changes, *c)
+		}
+		changes = append(changes, n.drained(m, statuses)...)
+		if len(changes) == 0 {
+			continue
+		}
+		c, cancel := context.WithTimeout(ctx, patience)
+		errs, err := n.keeper.propose(c, changes...)
+		cancel()
+		if err = errors.Join(append(errs, err)...); err != nil {
+			n.log.Warn("voters are not as they should be yet", "err", err)
+		} else {
+			n.log.Info("nodes of the map changed", "kind", string(changes[0].Kind), "voters", len(changes[0].Voters))
+		}
+	}
+}
+
+// drained decommissions nodes from which everything is gone: no slot names one
+// of their disks, and every owner has gone over its objects under this map or a
+// later one.
+func (n *Node) drained(m *core.Map, statuses map[core.NodeID]Status) []core.Change {
+	var out []core.Change
+	for i := range m.Nodes {
+		id := m.Nodes[i].ID
+		if m.Nodes[i].State != core.NodeDraining || holdsSlots(m, id) || isVoter(m, id) {
+			continue
+		}
+		done := true
+		for s := range m.Slots {
+			owner := m.OwnerNode(core.SlotID(s))
+			st, ok := statuses[owner]
+			done = done && ok && !st.Pending && st.Reconciled == m.Epoch
+		}
+		if done {
+			out = append(out, core.Change{Kind: core.ChangeNodeState, Node: id, State: string(core.NodeDecommissioned)})
+		}
+	}
+	return out
+}
+
+func holdsSlots(m *core.Map, id core.NodeID) bool {
+	for s := range m.Slots {
+		for _, list := range [][]core.DiskID{m.Slots[s].Insync, m.Slots[s].Joining} {
+			for _, d := range list {
+				if m.NodeOf(d) == id {
+					return true
+				}
+			}
+		}
+	}
+	return false
+}
+
+func isVoter(m *core.Map, id core.NodeID) bool {
+	return slices.ContainsFunc(m.Voters, func(v core.Voter) bool { return v.Node == id })
 }

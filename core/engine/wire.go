@@ -17,6 +17,7 @@ const (
 	methodGet
 	methodScan
 	methodSlotScan
+	methodSweep
 	methodEpoch
 	methodJoin
 	methodStatus
