@@ -51,7 +51,7 @@ type Options struct {
 	Region string
 	// RetryFor is how long a request is tried again, on all endpoints, without
 	// any progress; one minute if zero. Where no endpoint has answered yet and
-	// all refuse the connection, it is a few seconds at the most.
+	// all refuse the connection, it is two seconds.
 	RetryFor time.Duration
 	// Silence is how long an endpoint may keep a request waiting, or stop in
 	// the middle of a body, before it is given up; 15 seconds if zero. Requests
@@ -78,7 +78,7 @@ type Client struct {
 }
 
 // firstContact bounds the retries where nobody has ever answered.
-const firstContact = 5 * time.Second
+const firstContact = 2 * time.Second
 
 // New returns a client. It does not connect.
 func New(o Options) (*Client, error) {

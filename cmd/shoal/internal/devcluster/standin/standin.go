@@ -46,35 +46,29 @@ func run(args []string, what string) error {
 	if command == "cluster" {
 		command, args = args[1], args[1:]
 	}
-	for i := 1; i < len(args); i += 2 {
-		c, err := config.Load(args[i+1], os.Environ())
+	for i := 2; i < len(args); i += 2 { // --config FILE --config FILE ...
+		c, err := config.Load(args[i], os.Environ())
 		if err != nil {
 			return err
 		}
 		mark := filepath.Join(c.Node.Data, "member")
-		if command != "server" {
-			if what == "init-fails" {
-				return errors.New("init does not want to")
+		if command == "server" {
+			if _, err := os.Stat(mark); err != nil {
+				return fmt.Errorf("not a member: %w", err)
 			}
-			if err := os.MkdirAll(c.Node.Data, 0o700); err != nil {
-				return err
-			}
-			return errors.Join(os.WriteFile(mark, nil, 0o600), markAll(args[i+2:], what))
+			return serve(c, what)
 		}
-		if _, err := os.Stat(mark); err != nil {
-			return fmt.Errorf("not a member: %w", err)
+		if what == "init-fails" {
+			return errors.New("init does not want to")
 		}
-		return serve(c, what)
+		if err := os.MkdirAll(c.Node.Data, 0o700); err != nil {
+			return err
+		}
+		if err := os.WriteFile(mark, nil, 0o600); err != nil {
+			return err
+		}
 	}
 	return nil
-}
-
-// markAll goes on with the other --config pairs of init.
-func markAll(args []string, what string) error {
-	if len(args) == 0 {
-		return nil
-	}
-	return run(append([]string{"init"}, args...), what)
 }
 
 func serve(c config.Config, what string) error {
