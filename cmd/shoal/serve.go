@@ -20,8 +20,8 @@ func runInit(ctx context.Context, nodes []config.Config, in initOptions, log *sl
 }
 
 // runJoin adds the node to the cluster of its seeds.
-func runJoin(context.Context, config.Config, *slog.Logger) error {
-	return api.NotBuilt("shoal cluster join")
+func runJoin(ctx context.Context, c config.Config, log *slog.Logger) error {
+	return nodeserver.Join(ctx, c, log)
 }
 
 // runRecover makes a new map from the node's state.

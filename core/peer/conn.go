@@ -13,9 +13,18 @@ import (
 	"time"
 )
 
-// readBuffer is the size in bytes of a connection's read buffer: what its
-// writer gathers.
-const readBuffer = packSize
+// readBuffer returns the size in bytes of a connection's read buffer. Frames for
+// messages and calls come many at once. Bulk data passes the buffer by, and there
+// are many connections for it. Only pongs come to who sends messages.
+func readBuffer(k kind, dialled bool) int {
+	switch {
+	case k == kindStreams:
+		return 16 << 10
+	case k == kindMessages && dialled:
+		return 512
+	}
+	return packSize
+}
 
 // kind is what a connection is for.
 type kind uint8
@@ -24,6 +33,7 @@ const (
 	kindMessages kind = 1
 	kindCalls    kind = 2
 	kindStreams  kind = 3
+	kindAsk      kind = 4 // only asks which node of which cluster is here
 )
 
 func (k kind) String() string {
@@ -41,15 +51,16 @@ func (k kind) String() string {
 // conn is a connection to another node. One goroutine reads from it, through
 // br; any may write whole frames.
 type conn struct {
-	t       *Transport
-	r       *remote // nil until the other end has proved who it is
-	kind    kind
-	dialled bool
+	welcomed []byte // what came with the welcome, of an end that dialled
+	t        *Transport
+	r        *remote // nil until the other end has proved who it is
+	kind     kind
+	dialled  bool
 
 	nc  net.Conn // what bytes go through: raw, or TLS over it
 	raw net.Conn
 	sys syscall.RawConn // of raw, nil if it has none
-	br  *bufio.Reader
+	br  *bufio.Reader   // set by begin
 
 	wmu sync.Mutex // held while writing frames
 
@@ -77,9 +88,14 @@ func newConn(t *Transport, raw net.Conn, k kind, dialled bool) *conn {
 			c.sys = sys
 		}
 	}
-	c.active.Store(k != kindStreams)
-	c.br = bufio.NewReaderSize(c, readBuffer)
 	return c
+}
+
+// begin makes c ready for frames, after the handshake.
+func (c *conn) begin(r *remote) {
+	c.r = r
+	c.active.Store(c.kind != kindStreams)
+	c.br = bufio.NewReaderSize(c, readBuffer(c.kind, c.dialled))
 }
 
 // encrypted says whether bytes pass through TLS.

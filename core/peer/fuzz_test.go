@@ -73,7 +73,7 @@ func FuzzFrames(f *testing.F) {
 			other.asked = make(chan struct{})
 		}
 		c := newConn(tr, other, r.kind(), dialled)
-		c.r = tr.remote("n1")
+		c.begin(tr.remote("n1"))
 		if err := tr.keep(c); err != nil {
 			t.Fatal(err)
 		}

@@ -182,10 +182,11 @@ func (c *conn) sendRefusal(err error) {
 	}
 }
 
-// part reads the next part of the handshake, which must be the wanted one.
+// part reads the next part of the handshake, which must be the wanted one, and
+// not a byte more.
 func (c *conn) part(want helloPart) ([]byte, error) {
 	var head [3]byte
-	if _, err := io.ReadFull(c.br, head[:]); err != nil {
+	if _, err := io.ReadFull(c, head[:]); err != nil {
 		return nil, fmt.Errorf("the other end hung up in the handshake: %w", err)
 	}
 	n := int(binary.LittleEndian.Uint16(head[1:]))
@@ -198,7 +199,7 @@ func (c *conn) part(want helloPart) ([]byte, error) {
 		return nil, refuse(refusedInput, "not a Shoal node: unexpected bytes in the handshake")
 	}
 	body := make([]byte, n)
-	if _, err := io.ReadFull(c.br, body); err != nil {
+	if _, err := io.ReadFull(c, body); err != nil {
 		return nil, fmt.Errorf("the other end hung up in the handshake: %w", err)
 	}
 	if got == want {
@@ -254,7 +255,7 @@ func (t *Transport) dialHandshake(c *conn, to core.NodeID) error {
 	if err := c.sendPart(partProof, t.prove(roleDialler, sum)); err != nil {
 		return fmt.Errorf("send proof: %w", err)
 	}
-	_, err = c.part(partWelcome)
+	c.welcomed, err = c.part(partWelcome)
 	return err
 }
 
@@ -301,6 +302,8 @@ func (t *Transport) checkHello(h hello) error {
 	case h.minVersion > maxVersion || h.maxVersion < minVersion || h.minVersion > h.maxVersion:
 		return refuse(refusedVersion, "node %s speaks versions %d to %d of the peer protocol, node %s %d to %d: upgrade the older one",
 			h.from, h.minVersion, h.maxVersion, self, minVersion, maxVersion)
+	case h.kind == kindAsk:
+		return nil // whoever knows the secret may ask who is here
 	case h.cluster != t.o.Cluster:
 		return refuse(refusedCluster, "node %s belongs to cluster %q, node %s at this address to %q: check the addresses in the configuration",
 			h.from, h.cluster, self, t.o.Cluster)

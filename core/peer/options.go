@@ -55,10 +55,11 @@ type Options struct {
 	// by default. Further ones wait.
 	MaxCalls int
 	// MaxHandlers is the number of calls of one node that are served at once,
-	// 64 by default. Further ones wait; those beyond MaxCalls are refused.
+	// 256 by default. Further ones wait; those beyond MaxCalls are refused.
 	MaxHandlers int
-	// MaxStreams is the number of streams to one node that may be open, 128 by
-	// default. Further ones wait. Four times as many are accepted from a node.
+	// MaxStreams is the number of streams to one node that may be open, 512 by
+	// default. Further ones fail with ErrUnavailable and ErrNotSent. Twice as
+	// many connections for streams are accepted from a node.
 	MaxStreams int
 	// IdleStreams is the number of unused stream connections kept per node, 16
 	// by default, and IdleTimeout how long, one minute by default.
@@ -105,8 +106,8 @@ func (o Options) withDefaults() (Options, error) {
 	}
 	orDefault(&o.QueueBytes, 64<<20)
 	orDefault(&o.MaxCalls, 1024)
-	orDefault(&o.MaxHandlers, 64)
-	orDefault(&o.MaxStreams, 128)
+	orDefault(&o.MaxHandlers, 256)
+	orDefault(&o.MaxStreams, 512)
 	orDefault(&o.IdleStreams, 16)
 	orDefault(&o.IdleTimeout, time.Minute)
 	orDefault(&o.Ping, time.Second)

@@ -2,6 +2,7 @@ package peer
 
 import (
 	"context"
+	"fmt"
 	"sync"
 )
 
@@ -40,13 +41,13 @@ type pool struct {
 }
 
 // get returns a connection that the caller has to itself, until put or drop.
+// It does not wait for others to give theirs back: who holds one stream while
+// he waits for another could wait for ever.
 func (p *pool) get(ctx context.Context) (*streamConn, error) {
 	select {
 	case p.slots <- struct{}{}:
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	case <-p.r.t.stopped:
-		return nil, errStopped
+	default:
+		return nil, fmt.Errorf("%d streams to it are open already", cap(p.slots))
 	}
 	sc, err := p.idleOrNew(ctx)
 	if err != nil {

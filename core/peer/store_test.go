@@ -149,8 +149,9 @@ func TestSmallShardsTakeOneRoundTrip(t *testing.T) {
 			t.Errorf("read of %d bytes: got %d round trips, want 1", n, got)
 		}
 		// Not even the close is one: the disk has closed the shard itself.
-		if s := disk.Stats(); s.Readers != 0 {
-			t.Errorf("read of %d bytes: %d readers are left open", n, s.Readers)
+		await(t, "the end of the reader", func() bool { return disk.Stats().Readers == 0 })
+		if got := p.roundTrips(); got != 0 {
+			t.Errorf("close after a read of %d bytes: got %d round trips, want none", n, got)
 		}
 	}
 	if s := statsOf(a, "n2"); s.Dials != 1 {

@@ -73,8 +73,7 @@ type Range struct {
 	Len int
 }
 
-// OpenWrite opens a stream to a service of another node, at most MaxStreams at
-// once. If confirm is set it waits until the service has accepted the header.
+// OpenWrite opens a stream to a service of another node. If confirm is set it waits until the service has accepted the header.
 // Otherwise nothing is sent before a buffer is full or the stream ends: a small
 // stream costs one round trip in all, and refusals are seen later. ctx bounds
 // the stream. Errors are as with [Transport.Call].
@@ -105,10 +104,10 @@ func (t *Transport) OpenWrite(ctx context.Context, to core.NodeID, service uint1
 	return w, nil
 }
 
-// OpenRead opens a source of another node's, at most MaxStreams at once. The
-// first range, which may be empty and has at most 256 KiB, is fetched along with the
-// answer, and later reads of it are served from memory. ctx bounds the stream.
-// Errors are as with [Transport.Call].
+// OpenRead opens a source of another node's. The first range, which may be empty
+// and has at most 256 KiB, is fetched along with the answer, and later reads of
+// it are served from memory. ctx bounds the stream. Errors are as with
+// [Transport.Call].
 func (t *Transport) OpenRead(ctx context.Context, to core.NodeID, service uint16, header []byte, first Range) (ReadStream, error) {
 	r := t.remote(to)
 	if err := t.mayOpen(ctx, r, header); err != nil {

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"sync"
+	"time"
 
 	"github.com/shoalstore/shoal/core"
 )
@@ -32,10 +33,11 @@ type Transport struct {
 	bulk     bulkPool
 	packs    bulkPool
 
-	mu      sync.Mutex
+	mu      sync.RWMutex
 	state   state
 	remotes map[core.NodeID]*remote
 	conns   map[*conn]struct{}
+	refused map[string]core.Instant // what was logged of callers, and when
 }
 
 type state int
@@ -64,6 +66,7 @@ func New(o Options) (*Transport, error) {
 		packs:    newBulkPool(packSize),
 		remotes:  map[core.NodeID]*remote{},
 		conns:    map[*conn]struct{}{},
+		refused:  map[string]core.Instant{},
 	}
 	t.local.wake = make(chan struct{}, 1)
 	t.ServeStores(noStores)
@@ -134,8 +137,8 @@ func (t *Transport) stop() {
 }
 
 func (t *Transport) running() bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
+	t.mu.RLock()
+	defer t.mu.RUnlock()
 	return t.state == stateRunning
 }
 
@@ -155,10 +158,15 @@ func (t *Transport) start(f func(context.Context)) bool {
 
 // remote returns the state kept for a node.
 func (t *Transport) remote(id core.NodeID) *remote {
+	t.mu.RLock()
+	r := t.remotes[id]
+	t.mu.RUnlock()
+	if r != nil {
+		return r
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	r := t.remotes[id]
-	if r == nil {
+	if r = t.remotes[id]; r == nil {
 		r = newRemote(t, id)
 		t.remotes[id] = r
 	}
@@ -277,7 +285,7 @@ func (t *Transport) connect(ctx context.Context, r *remote, k kind, addr string)
 		err = ctx.Err()
 	}
 	if err == nil {
-		c.r = r
+		c.begin(r)
 		err = t.keep(c)
 	}
 	if err != nil {
@@ -346,8 +354,8 @@ func (t *Transport) serve(ctx context.Context, raw net.Conn) {
 	<-t.greeting
 	if err != nil {
 		_ = raw.Close()
-		if ctx.Err() == nil && !errors.Is(err, errBlocked) {
-			t.o.Log.WarnContext(ctx, "peer refused", slog.String("addr", raw.RemoteAddr().String()), slog.Any("err", err))
+		if ctx.Err() == nil && !errors.Is(err, errBlocked) && !errors.Is(err, errAsked) {
+			t.logRefused(ctx, raw.RemoteAddr(), err)
 		}
 		return
 	}
@@ -363,6 +371,30 @@ func (t *Transport) serve(ctx context.Context, raw net.Conn) {
 		c.r.streams.Add(-1)
 	}
 	c.fail(err)
+}
+
+// logRefused tells of a caller that was not admitted. Who is not admitted tries
+// again, so the same is said once in a while only.
+func (t *Transport) logRefused(ctx context.Context, addr net.Addr, err error) {
+	const pause, most = time.Minute, 100
+	host, _, splitErr := net.SplitHostPort(addr.String())
+	if splitErr != nil {
+		host = addr.String()
+	}
+	now, key := t.o.Clock.Boot(), host+" "+err.Error()
+	t.mu.Lock()
+	at, said := t.refused[key]
+	say := !said || now.Sub(at) >= pause
+	if say {
+		if len(t.refused) >= most {
+			clear(t.refused)
+		}
+		t.refused[key] = now
+	}
+	t.mu.Unlock()
+	if say {
+		t.o.Log.WarnContext(ctx, "peer refused", slog.String("addr", addr.String()), slog.Any("err", err))
+	}
 }
 
 // admit does the handshake with a caller.
@@ -385,9 +417,11 @@ func (t *Transport) admit(ctx context.Context, raw net.Conn) (*conn, error) {
 		c.sendRefusal(err)
 		return nil, err
 	}
+	if h.kind == kindAsk {
+		return nil, errors.Join(errAsked, c.sendPart(partWelcome, t.whoAmI()))
+	}
 	c.kind = h.kind
-	c.active.Store(h.kind != kindStreams)
-	c.r = t.remote(h.from)
+	c.begin(t.remote(h.from))
 	if err := t.welcome(c); err != nil {
 		c.sendRefusal(err)
 		return nil, err
@@ -398,9 +432,9 @@ func (t *Transport) admit(ctx context.Context, raw net.Conn) (*conn, error) {
 // welcome takes a proven caller in.
 func (t *Transport) welcome(c *conn) error {
 	r := c.r
-	if c.kind == kindStreams && int(r.streams.Add(1)) > 4*t.o.MaxStreams {
+	if c.kind == kindStreams && int(r.streams.Add(1)) > 2*t.o.MaxStreams {
 		r.streams.Add(-1)
-		return refuse(refusedBusy, "node %s has more than %d streams open to node %s", r.id, 4*t.o.MaxStreams, t.o.Self)
+		return refuse(refusedBusy, "node %s has more than %d connections for streams to node %s", r.id, 2*t.o.MaxStreams, t.o.Self)
 	}
 	// Nobody else may write before the welcome.
 	c.wmu.Lock()
