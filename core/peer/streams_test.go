@@ -802,30 +802,39 @@ func TestSilentPeerEndsStreams(t *testing.T) {
 }
 
 func TestIdleConnectionsAreClosed(t *testing.T) {
-	b := &bank{}
-	a, _, _ := startPair(t, b, func(o *Options) { o.IdleStreams, o.IdleTimeout = 2, 200*time.Millisecond })
-	open := func(n int) (all []WriteStream) {
-		for i := range n {
-			w, err := a.OpenWrite(t.Context(), "n2", bankService, fmt.Append(nil, i), true)
-			if err != nil {
-				t.Fatal(err)
+	short := func(o *Options) { o.IdleStreams, o.IdleTimeout = 2, 100*time.Millisecond }
+	for _, test := range []struct {
+		name      string
+		near, far func(*Options)
+		idle      int
+	}{
+		{"by who dialled", short, nil, 2},
+		{"by the other end", nil, short, 4},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			d := &directory{}
+			b := &bank{}
+			a := startNode(t, d, "n1", setup{options: test.near})
+			startNode(t, d, "n2", setup{options: test.far, transport: func(tr *Transport) { tr.HandleStream(bankService, b) }})
+			var all []WriteStream
+			for i := range 4 {
+				w, err := a.OpenWrite(t.Context(), "n2", bankService, fmt.Append(nil, i), true)
+				if err != nil {
+					t.Fatal(err)
+				}
+				all = append(all, w)
 			}
-			all = append(all, w)
-		}
-		return all
-	}
-	for _, w := range open(4) {
-		if _, err := w.Commit(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if s := statsOf(a, "n2"); s.IdleStreams != 2 || s.Dials != 4 {
-		t.Errorf("figures: %+v, want 4 dials and 2 idle connections", s)
-	}
-	await(t, "no idle connections", func() bool { return statsOf(a, "n2").IdleStreams == 0 })
-	await(t, "no connections at all", func() bool { return len(a.snapshot(nil)) == 0 })
-	for _, w := range open(1) {
-		_ = w.Close()
+			for _, w := range all {
+				if _, err := w.Commit(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if s := statsOf(a, "n2"); s.IdleStreams != test.idle || s.Dials != 4 {
+				t.Errorf("figures: %+v, want 4 dials and %d idle connections", s, test.idle)
+			}
+			await(t, "no idle connections", func() bool { return statsOf(a, "n2").IdleStreams == 0 })
+			await(t, "no connections at all", func() bool { return len(a.snapshot(nil)) == 0 })
+		})
 	}
 }
 
