@@ -445,8 +445,15 @@ func awaitEnd(ctx context.Context, layers []*layer) error {
 // does it; others only if that does not. On a bus that is there it does nothing.
 func (s *server) firstBus(ctx context.Context) error {
 	const look, patience = time.Second, 20 * time.Second
+	for m, changed := s.node.Maps(); m == nil; m, changed = s.node.Maps() {
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return nil
+		}
+	}
 	for turn := 0; ; turn++ {
-		t := busTarget(s.node.NewestMap())
+		t := busTarget(s.node.Map())
 		mine := slices.IndexFunc(t.Members, func(m natsbus.Member) bool { return m.Name == s.cfg.Node.Name })
 		if t.Generation > 1 || mine < 0 && s.cfg.Bus.URL == "" {
 			return waitEnd(ctx)
