@@ -28,7 +28,7 @@ func (b *register) load(done func(*core.Map, uint64, error)) {
 		case b.away:
 			err = errAway
 		case b.old != nil && w.chance(0.1):
-			m, rev = b.old, b.rev-1
+			m, rev = b.old, 0
 		}
 		w.after(w.between(time.Millisecond, 5*time.Millisecond), func() { done(m, rev, err) })
 	})
@@ -54,6 +54,14 @@ func (b *register) cas(m *core.Map, rev uint64, done func(ok bool)) {
 		}
 		w.after(w.between(time.Millisecond, 5*time.Millisecond), func() { done(ok) })
 	})
+}
+
+// rollBack loses the last change: the value is again what it was before.
+func (b *register) rollBack() {
+	if b.old != nil {
+		b.value, b.old = b.old, nil
+		b.rev++
+	}
 }
 
 // announce tells the watchers, most of them.

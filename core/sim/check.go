@@ -2,6 +2,7 @@ package sim
 
 import (
 	"fmt"
+	"slices"
 	"sort"
 	"strings"
 	"time"
@@ -46,12 +47,29 @@ func (c *checker) effect(nd *node, m *core.Map) {
 		if fmt.Sprint(p.Voters) != fmt.Sprint(m.Voters) {
 			c.w.report.VoterChanges++
 		}
+		for s := range core.SlotID(slots) {
+			c.growth(s, p, m)
+		}
 	}
 	if m.Epoch > c.top {
 		c.top = m.Epoch
 		c.w.trace("map %d in effect: %s", m.Epoch, describe(m))
 		for s := range core.SlotID(slots) {
 			c.onAllInsync(s)
+		}
+	}
+}
+
+// growth: a disk comes into an in-sync set only from joining, under the owner in
+// whose term it was joining.
+func (c *checker) growth(s core.SlotID, was, is *core.Map) {
+	for _, d := range is.Slots[s].Insync {
+		a, b := was.Slots[s], is.Slots[s]
+		if slices.Contains(a.Insync, d) {
+			continue
+		}
+		if !slices.Contains(a.Joining, d) || a.Owner() != b.Owner() || was.SlotBallot(s).Boot != is.SlotBallot(s).Boot {
+			c.w.fail("slot %d: map %d puts disk %d in sync: %v after %v", s, is.Epoch, d, b, a)
 		}
 	}
 }

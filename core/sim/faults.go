@@ -1,9 +1,12 @@
 package sim
 
 import (
+	"fmt"
+	"slices"
 	"time"
 
 	"github.com/shoalstore/shoal/core"
+	"github.com/shoalstore/shoal/core/slot"
 )
 
 // startFaults strikes at random until there were enough faults and the clients
@@ -28,12 +31,27 @@ func (w *world) strike() {
 	id := w.order[w.rng.IntN(len(w.order))]
 	nd := w.nodes[id]
 	switch p := w.rng.IntN(100); {
-	case p < 22:
+	case p < 18:
 		w.strikeCrash(nd)
-	case p < 38:
+	case p < 30:
 		w.strikePause(nd)
-	case p < 56:
+	case p < 45:
 		w.strikeCut(nd)
+	case p < 49:
+		w.strikeReplug(nd)
+	case p < 52:
+		w.strikeVoterState(nd)
+	case p < 54:
+		w.strikeStop(nd)
+	case p < 56:
+		w.strikeAdd(nd)
+	case p < 58:
+		w.report.Faults["clock"]++
+		nd.do(func(n *slot.Node, _ core.Instant) { n.DropLease() })
+	case p < 60:
+		w.report.Faults["rollback"]++
+		w.trace("the bus forgets map %d", w.bus.value.Epoch)
+		w.bus.rollBack()
 	case p < 66:
 		w.report.Faults["loss"]++
 		w.loss = 0.02 + 0.3*w.rng.Float64()
@@ -50,6 +68,144 @@ func (w *world) strike() {
 	default:
 		w.strikeVoters(nd)
 	}
+}
+
+// strikeReplug takes a disk out and puts it back, without what was not synced.
+// At times nobody is told.
+func (w *world) strikeReplug(nd *node) {
+	for _, d := range nd.disks {
+		if d.gone || d.out || d.id == 0 || !nd.up || nd.paused || nd.inUse[d.id] != d {
+			continue
+		}
+		w.report.Faults["replug"]++
+		w.trace("%s: disk %d is taken out", nd.id, d.id)
+		d.out = true
+		d.drop(w)
+		delete(nd.inUse, d.id)
+		nd.do(func(n *slot.Node, now core.Instant) { n.RemoveDisk(now, d.id) })
+		if w.chance(0.5) {
+			nd.propose(core.Change{Kind: core.ChangeFail, Disk: d.id})
+		}
+		w.after(w.between(time.Millisecond, 5*time.Second), func() { w.plug(nd, d) })
+		return
+	}
+}
+
+// plug puts a disk in again.
+func (w *world) plug(nd *node, d *disk) {
+	if d.gone || !d.out {
+		return
+	}
+	w.trace("%s: disk %d is put in", nd.id, d.id)
+	d.out = false
+	w.attach(nd, d)
+}
+
+// attach says that a disk which failed is good again, until the map says so too.
+func (w *world) attach(nd *node, d *disk) {
+	m := w.check.maps[w.check.top]
+	md := m.Disk(d.id)
+	if d.gone || d.out || nd.inUse[d.id] == d && md.State == core.DiskOK {
+		return
+	}
+	if nd.up && !nd.paused && nd.node.Map() != nil {
+		if md.State == core.DiskFailed {
+			nd.propose(core.Change{Kind: core.ChangeDiskState, Disk: d.id, State: string(core.DiskOK)})
+		}
+		nd.mapChanged()
+	}
+	w.after(time.Second, func() { w.attach(nd, d) })
+}
+
+// strikeVoterState has a voter lose its state in a restart. It spares clusters in
+// which another voter has lost its own and was not replaced yet.
+func (w *world) strikeVoterState(nd *node) {
+	votes := false
+	for _, m := range []*core.Map{w.check.maps[w.check.top], w.bus.value} {
+		if len(m.Voters) < 3 || !slices.Equal(m.Voters, m.OldVoters) {
+			return
+		}
+		for _, v := range m.Voters {
+			votes = votes || v.Node == nd.id
+			if !w.nodes[v.Node].up || w.nodes[v.Node].voter.Key != v.Key {
+				return
+			}
+		}
+	}
+	if !votes || nd.paused {
+		return
+	}
+	w.report.Faults["voter state"]++
+	nd.crash()
+	nd.voter = slot.VoterState{Key: w.name("voter")}
+	nd.start()
+}
+
+// strikeStop stops a node as an operator does: it hands over what it owns.
+func (w *world) strikeStop(nd *node) {
+	if !nd.up || nd.paused || nd.node.Map() == nil {
+		return
+	}
+	w.report.Faults["stop"]++
+	w.trace("%s is to stop", nd.id)
+	nd.leaving = true
+	nd.propose(core.Change{Kind: core.ChangeFail, Node: nd.id, State: "stop"})
+	life := nd.life
+	w.after(w.between(50*time.Millisecond, 2*time.Second), func() {
+		if nd.life != life || !nd.up {
+			return
+		}
+		nd.resume()
+		nd.crash()
+		w.after(w.between(100*time.Millisecond, 15*time.Second), func() {
+			if !nd.up {
+				nd.start()
+			}
+		})
+	})
+}
+
+// strikeAdd adds a disk, or a node with one.
+func (w *world) strikeAdd(nd *node) {
+	if !nd.up || nd.paused || nd.node.Map() == nil {
+		return
+	}
+	if w.chance(0.5) && len(nd.disks) < 4 {
+		w.report.Faults["new disk"]++
+		nd.addDisk()
+		nd.register(nd.node.Map())
+		return
+	}
+	if len(w.order) >= 6 {
+		return
+	}
+	w.report.Faults["new node"]++
+	id := core.NodeID(fmt.Sprintf("n%d", len(w.order)+1))
+	fresh := newNode(w, id)
+	d := fresh.addDisk()
+	fresh.start()
+	var join func()
+	join = func() {
+		if stateOf(w.check.maps[w.check.top], id) != "" {
+			return
+		}
+		if by := w.nodes[w.order[w.rng.IntN(len(w.order))]]; by.up && !by.paused && by.node.Map() != nil {
+			by.propose(core.Change{
+				Kind: core.ChangeAddNode, Nodes: []core.Node{{ID: id, Peer: string(id), Client: string(id)}},
+				Disks: []core.Disk{{UUID: d.uuid, Name: "d1", Weight: 1}},
+			})
+		}
+		w.after(time.Second, join)
+	}
+	join()
+}
+
+// stateOf is a node's state in a map, "" if it is not there.
+func stateOf(m *core.Map, id core.NodeID) core.NodeState {
+	if n := m.Node(id); n != nil {
+		return n.State
+	}
+	return ""
 }
 
 func (w *world) strikeCrash(nd *node) {
@@ -202,7 +358,7 @@ func (w *world) strikeMap(nd *node) {
 	case 2:
 		other := w.order[w.rng.IntN(len(w.order))]
 		state := core.NodeMaintenance
-		if m.Node(other).State == core.NodeMaintenance {
+		if stateOf(m, other) == core.NodeMaintenance {
 			state = core.NodeActive
 		}
 		nd.propose(core.Change{Kind: core.ChangeNodeState, Node: other, State: string(state)})
@@ -221,7 +377,7 @@ func (w *world) strikeVoters(nd *node) {
 	}
 	var voters []core.Voter
 	for _, i := range w.rng.Perm(len(w.order)) {
-		if other := w.nodes[w.order[i]]; len(voters) < want && other.up && m.Node(other.id).State == core.NodeActive {
+		if other := w.nodes[w.order[i]]; len(voters) < want && other.up && stateOf(m, other.id) == core.NodeActive {
 			voters = append(voters, core.Voter{Node: other.id, Key: other.voter.Key})
 		}
 	}
@@ -242,6 +398,10 @@ func (w *world) heal() {
 		if !nd.up {
 			nd.start()
 		}
+		nd.leaving = false
+		for _, d := range nd.disks {
+			w.plug(nd, d)
+		}
 	}
 	w.after(time.Second, func() { w.endMaintenance() })
 }
@@ -249,7 +409,7 @@ func (w *world) heal() {
 func (w *world) endMaintenance() {
 	m := w.check.maps[w.check.top]
 	for _, id := range w.order {
-		if n := m.Node(id); n.State == core.NodeMaintenance {
+		if stateOf(m, id) == core.NodeMaintenance {
 			if nd := w.nodes[w.order[0]]; nd.up {
 				nd.propose(core.Change{Kind: core.ChangeNodeState, Node: id, State: string(core.NodeActive)})
 			}

@@ -66,6 +66,7 @@ func runSeeds(t *testing.T, first uint64, n int, rules slot.Rules, each func(Rep
 				total.SimTime += r.SimTime
 				total.Maps += r.Maps
 				total.VoterChanges += r.VoterChanges
+				total.Alarms += r.Alarms
 				total.Coverage = total.Coverage.Add(r.Coverage)
 				for k, v := range r.Faults {
 					total.Faults[k] += v

@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"fmt"
 	"slices"
 
 	"github.com/shoalstore/shoal/core"
@@ -28,8 +29,9 @@ func (s *store) slot(id core.SlotID) *slotStore {
 	return x
 }
 
-// apply carries out a batch; see core.SlotBatch.
-func (s *store) apply(b *core.SlotBatch) {
+// apply carries out a batch; see core.SlotBatch. It returns what is wrong with
+// one that a real disk would refuse.
+func (s *store) apply(b *core.SlotBatch) (wrong string) {
 	if b.Remove {
 		delete(s.slots, b.Slot)
 	}
@@ -37,9 +39,12 @@ func (s *store) apply(b *core.SlotBatch) {
 	if b.Adopt != nil {
 		x.state.Ballot = *b.Adopt
 	}
-	if b.Undo != nil {
+	if b.Undo != nil && b.Undo.Seq < x.state.Last.Seq {
 		x.drop(func(seq uint64) bool { return seq > b.Undo.Seq })
 		x.state.Last = *b.Undo
+		if x.state.Committed.Seq > b.Undo.Seq {
+			x.state.Committed = *b.Undo
+		}
 	}
 	if r := b.Replace; r != nil {
 		x.drop(func(seq uint64) bool { return seq > r.After && seq <= r.UpTo.Seq })
@@ -52,12 +57,19 @@ func (s *store) apply(b *core.SlotBatch) {
 		x.state.Committed, x.state.Last, x.state.Floor = r.UpTo, r.UpTo, r.Floor
 	}
 	for i := range b.Append {
+		if v := b.Append[i].Version; v.Seq != x.state.Last.Seq+1 || v.Compare(x.state.Last) <= 0 {
+			wrong = fmt.Sprintf("slot %d: entry %v does not follow %v", b.Slot, v, x.state.Last)
+		}
 		x.add(&b.Append[i])
 		x.state.Last = b.Append[i].Version
 	}
 	if b.Commit != nil {
+		if b.Commit.Seq > x.state.Last.Seq || b.Commit.Seq < x.state.Committed.Seq {
+			wrong = fmt.Sprintf("slot %d: commit of %v by a disk that has %v to %v", b.Slot, *b.Commit, x.state.Committed, x.state.Last)
+		}
 		x.commit(*b.Commit)
 	}
+	return wrong
 }
 
 func (x *slotStore) add(e *core.Entry) {

@@ -31,8 +31,9 @@ type Report struct {
 	Events   int
 	SimTime  time.Duration
 	Coverage slot.Stats
-	// VoterChanges and Maps count maps in effect.
-	VoterChanges, Maps int
+	// VoterChanges and Maps count maps in effect; Alarms are those that were
+	// asked for.
+	VoterChanges, Maps, Alarms int
 }
 
 // world is a cluster under simulation.
@@ -212,8 +213,11 @@ func (w *world) send(from, to core.NodeID, m *slot.Message) {
 	}
 	for range copies {
 		d := w.between(100*time.Microsecond, 8*time.Millisecond)
-		if w.chance(0.01) {
+		switch p := w.rng.IntN(2000); {
+		case p < 20:
 			d = w.between(10*time.Millisecond, 900*time.Millisecond)
+		case p < 21:
+			d = w.between(time.Second, 2*time.Minute)
 		}
 		w.after(d, func() {
 			if nd := w.nodes[to]; nd != nil {

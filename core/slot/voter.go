@@ -120,8 +120,11 @@ func (n *Node) silentToMe() []core.NodeID {
 // voterStep confirms the newest map if the rules allow it by now.
 func (n *Node) voterStep() {
 	m, v := n.newest, &n.voter
-	if m == nil || v.saving != nil || !n.votes(m) || m.Epoch <= v.epoch() {
+	if m == nil || v.saving != nil || !n.votes(m) || m.Epoch < v.epoch() {
 		return
+	}
+	if m.Epoch == v.epoch() && (m != n.effect || m.Sum() == v.state.Map.Sum()) {
+		return // of two siblings only the one in effect may be taken for the other
 	}
 	if m != n.effect && !n.mayConfirm(m) {
 		return
