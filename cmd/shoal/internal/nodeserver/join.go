@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"time"
 
 	"github.com/shoalstore/shoal/config"
 	"github.com/shoalstore/shoal/core"
@@ -67,7 +68,19 @@ func joinBy(ctx context.Context, c config.Config, seed string, log *slog.Logger)
 // enter has the node entered in the map and writes its state.
 func enter(ctx context.Context, c config.Config, member peer.Member, t transport, log *slog.Logger) error {
 	me := self(c)
-	if _, err := engine.Join(ctx, t, member.Node, me, nil); err != nil {
+	may := func() error {
+		_, err := engine.Join(ctx, t, member.Node, me, nil)
+		return err
+	}
+	err := may()
+	for i := 0; i < 20 && errors.Is(err, core.ErrUnavailable); i++ {
+		// The transport may just be starting, or a slot changing hands.
+		if werr := (systemClock{}).Wait(ctx, 100*time.Millisecond); werr != nil {
+			return werr
+		}
+		err = may()
+	}
+	if err != nil {
 		return err
 	}
 	disks, err := formatDisks(ctx, c, member.Cluster, false, log)
