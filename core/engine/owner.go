@@ -126,7 +126,7 @@ func (w *write) check(ctx context.Context) error {
 	for i := range w.m.checks {
 		c := &w.m.checks[i]
 		row, err := w.node.rowAt(ctx, w.m.slot, c.row, &w.reading)
-		if err != nil && !errors.Is(err, core.ErrNotFound) {
+		if err != nil && !absent(err) {
 			return err
 		}
 		if err := c.eval(&row, err == nil); err != nil {
@@ -136,7 +136,7 @@ func (w *write) check(ctx context.Context) error {
 	rows := w.m.entry.Rows
 	for i := range rows {
 		old, err := w.node.rowAt(ctx, w.m.slot, rows[i].RowKey, &w.reading)
-		if errors.Is(err, core.ErrNotFound) {
+		if absent(err) {
 			continue
 		}
 		if err != nil {
@@ -310,6 +310,11 @@ func notFound(k core.RowKey) error {
 	return fmt.Errorf("key %q: %w", k.Key, core.ErrNotFound)
 }
 
+// absent says whether an error of rowAt is that there is no such row.
+func absent(err error) bool {
+	return errors.Is(err, core.ErrNotFound) || errors.Is(err, core.ErrNoSuchUpload)
+}
+
 // get answers a linearizable read of a row of a slot that this node owns.
 func (n *Node) get(ctx context.Context, s core.SlotID, k core.RowKey) (core.Row, error) {
 	g, _, err := n.reading(s)
@@ -317,7 +322,7 @@ func (n *Node) get(ctx context.Context, s core.SlotID, k core.RowKey) (core.Row,
 		return core.Row{}, err
 	}
 	row, err := n.rowAt(ctx, s, k, &g)
-	if err != nil && !errors.Is(err, core.ErrNotFound) && !errors.Is(err, core.ErrNoSuchUpload) {
+	if err != nil && !absent(err) {
 		return core.Row{}, err
 	}
 	if lost := n.driver.check(g); lost != nil {
