@@ -24,28 +24,7 @@ func TestChaos(t *testing.T) {
 	p := newProcesses(t, 3)
 	c, l, end := p.begin(3)
 
-	// Watchers must see the register's and every job's final state.
-	watch, stop := context.WithCancel(t.Context())
-	defer stop()
-	var wg sync.WaitGroup
-	var newest atomic.Int64
-	var mu sync.Mutex
-	seen := map[string]bool{}
-	w := p.client("watcher")
-	wg.Go(func() {
-		for v := range w.Map().Watch(watch) {
-			if n, err := strconv.ParseInt(string(v), 10, 64); err == nil {
-				newest.Store(n)
-			}
-		}
-	})
-	wg.Go(func() {
-		for e := range w.Jobs().Watch(watch, "spec") {
-			mu.Lock()
-			seen[e.Key] = !e.Deleted
-			mu.Unlock()
-		}
-	})
+	w := newWitness(t, p.client("watcher"))
 	for round := range 3 {
 		l.goesOn(60 * time.Second)
 		victim := p.names()[rnd.IntN(3)]
@@ -61,25 +40,61 @@ func TestChaos(t *testing.T) {
 	l.goesOn(60 * time.Second)
 	end()
 	l.check(c)
-	want, _, err := c.Map().Load(within(t, 10*time.Second))
+	w.check(c, l)
+}
+
+// witness watches the bus.
+type witness struct {
+	t      testing.TB
+	client *Client
+	newest atomic.Int64
+	mu     sync.Mutex
+	jobs   map[string]bool
+}
+
+func newWitness(t testing.TB, c *Client) *witness {
+	t.Helper()
+	w := &witness{t: t, client: c, jobs: map[string]bool{}}
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	t.Cleanup(func() { cancel(); wg.Wait() })
+	wg.Go(func() {
+		for v := range c.Map().Watch(ctx) {
+			if n, err := strconv.ParseInt(string(v), 10, 64); err == nil {
+				w.newest.Store(n)
+			}
+		}
+	})
+	wg.Go(func() {
+		for e := range c.Jobs().Watch(ctx, "spec") {
+			w.mu.Lock()
+			w.jobs[e.Key] = !e.Deleted
+			w.mu.Unlock()
+		}
+	})
+	return w
+}
+
+// check waits until the watches have seen the final state of all.
+func (w *witness) check(c *Client, l *ledger) {
+	w.t.Helper()
+	want, _, err := c.Map().Load(within(w.t, 10*time.Second))
 	if err != nil {
-		t.Fatal(err)
+		w.t.Fatal(err)
 	}
-	eventually(t, 15*time.Second, "watchers to see what is final", func() error {
-		if n := newest.Load(); strconv.FormatInt(n, 10) != string(want) {
+	eventually(w.t, 15*time.Second, "watches to see what is final", func() error {
+		if n := w.newest.Load(); strconv.FormatInt(n, 10) != string(want) {
 			return fmt.Errorf("register: watched %d, is %s", n, want)
 		}
-		mu.Lock()
-		defer mu.Unlock()
+		w.mu.Lock()
+		defer w.mu.Unlock()
 		for _, k := range l.jobs {
-			if !seen[k] {
+			if !w.jobs[k] {
 				return fmt.Errorf("job %s not seen", k)
 			}
 		}
 		return nil
 	})
-	stop()
-	wg.Wait()
 }
 
 // TestPausedLeader freezes the leader for longer than the others wait for it.

@@ -159,16 +159,18 @@ func TestGrowth(t *testing.T) {
 	t.Parallel()
 	p := newProcesses(t, 5)
 	c, l, end := p.begin(1)
+	w := newWitness(t, p.client("watcher"))
 	l.goesOn(10 * time.Second)
 	for g, members := range [][]string{{"n1", "n2", "n3"}, {"n1", "n2", "n3", "n4", "n5"}, {"n3", "n4", "n5"}} {
 		began := time.Now()
-		p.move(uint64(g+2), members, c)
+		p.move(uint64(g+2), members, c, w.client)
 		waitReady(t, c, 60*time.Second)
 		t.Logf("%d coordinators after %v", len(members), time.Since(began).Round(time.Millisecond))
 		l.goesOn(20 * time.Second)
 	}
 	end()
 	l.check(c)
+	w.check(c, l)
 	// What the former generations left behind goes.
 	eventually(t, 20*time.Second, "old stores to be removed", func() error {
 		for name, spec := range p.specs {

@@ -102,7 +102,7 @@ func (o *Objects) PutPart(ctx context.Context, bucket core.Bucket, key, id strin
 		return err
 	})
 	if err != nil {
-		if !errors.Is(err, core.ErrUnknownOutcome) && !errors.Is(err, core.ErrUnavailable) {
+		if surelyRefused(err) {
 			n.garbage.discard(&st.rec)
 		}
 		return core.Part{}, err

@@ -69,6 +69,7 @@ type Node struct {
 	locks   keyLocks
 	placed  atomic.Pointer[placedMap]
 	leaving atomic.Bool
+	newDisk chan struct{} // capacity 1
 	extra   map[uint16]func(context.Context, core.NodeID, []byte) ([]byte, error)
 
 	mu     sync.Mutex
@@ -91,7 +92,7 @@ func New(o Options) *Node {
 	n := &Node{
 		id: o.Self.ID, opt: o, clock: o.Clock, log: o.Log, net: o.Transport, health: &health{},
 		extra:  map[uint16]func(context.Context, core.NodeID, []byte) ([]byte, error){},
-		byUUID: map[string]*LocalDisk{}, disks: map[core.DiskID]*LocalDisk{},
+		byUUID: map[string]*LocalDisk{}, disks: map[core.DiskID]*LocalDisk{}, newDisk: make(chan struct{}, 1),
 	}
 	n.driver = newDriver(o.Clock, o.Log, o.Transport, slot.Config{
 		ID: o.Self.ID, Boot: o.Boot, Params: o.Params, Voter: o.Voter, Started: o.Clock.Boot(),
@@ -197,8 +198,12 @@ func (n *Node) Run(ctx context.Context) error {
 // that no map knows is proposed as a new one.
 func (n *Node) AddDisk(d LocalDisk) {
 	n.mu.Lock()
-	defer n.mu.Unlock()
 	n.byUUID[d.UUID] = &d
+	n.mu.Unlock()
+	select {
+	case n.newDisk <- struct{}{}:
+	default:
+	}
 }
 
 // register keeps the node and its disks in the map: it proposes the start, and
@@ -220,6 +225,7 @@ func (n *Node) register(ctx context.Context) {
 		}
 		select {
 		case <-changed:
+		case <-n.newDisk:
 		case <-ctx.Done():
 		}
 	}
@@ -247,6 +253,15 @@ func (n *Node) announce(m *core.Map) []core.Change {
 		known[d.UUID] = true
 		if d.Node == n.id && d.State == core.DiskOK && n.byUUID[d.UUID] == nil {
 			out = append(out, core.Change{Kind: core.ChangeFail, Disk: d.ID})
+		}
+	}
+	if node.Boot < n.opt.Boot {
+		// A disk that had failed or was not mounted is there again, and could
+		// be opened: it starts anew with the node.
+		for i := range m.Disks {
+			if d := &m.Disks[i]; d.State == core.DiskFailed && d.Node == n.id && n.byUUID[d.UUID] != nil {
+				out = append(out, core.Change{Kind: core.ChangeDiskState, Disk: d.ID, State: string(core.DiskOK)})
+			}
 		}
 	}
 	for uuid, d := range n.byUUID {

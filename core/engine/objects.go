@@ -89,7 +89,7 @@ func (n *Node) writeObject(ctx context.Context, bucket *core.Bucket, key string,
 		return err
 	})
 	if err != nil {
-		if !errors.Is(err, core.ErrUnknownOutcome) && !errors.Is(err, core.ErrUnavailable) {
+		if surelyRefused(err) {
 			n.garbage.discard(&st.rec)
 		}
 		return core.ObjectInfo{}, err
@@ -117,6 +117,14 @@ func (n *Node) writePlaced(ctx context.Context, bucket *core.Bucket, key string,
 			return err
 		}
 	}
+}
+
+// surelyRefused says whether a write that ended in err did not take place and
+// never will. After any other error, a client that went away included, the
+// record may be committed yet, and what it names is left to the sweep.
+func surelyRefused(err error) bool {
+	_, refused := refusalOf(err)
+	return refused && !isPlaceAgain(err) && !errors.Is(err, core.ErrUnknownOutcome) && !errors.Is(err, core.ErrUnavailable)
 }
 
 // isPlaceAgain recognises errPlaceAgain after it crossed the wire.

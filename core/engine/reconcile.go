@@ -390,7 +390,9 @@ func (h *reconciler) object(ctx context.Context, m *core.Map, b *core.Bucket, ro
 	if changed {
 		next.Scheme = b.Policy.Scheme
 		if err := h.commit(ctx, b, row, &next); err != nil {
-			h.node.garbage.discardNew(fresh, rec)
+			if surelyRefused(err) {
+				h.node.garbage.discardNew(fresh, rec)
+			}
 			return err
 		}
 	}
@@ -510,11 +512,10 @@ func readShard(ctx context.Context, s core.Store, id core.ShardID) error {
 }
 
 // placeAgain moves the shards of an uncommitted record off disks that take no
-// new data.
+// new data. The old ones are left to the sweep: an earlier attempt of the write
+// may be on its way and name them.
 func (n *Node) placeAgain(ctx context.Context, b *core.Bucket, key string, rec *core.Record) error {
 	newest, m, _ := n.driver.maps()
-	was := *rec
-	was.Extents = append([]core.Extent(nil), rec.Extents...)
 	for i := range rec.Extents {
 		e := &rec.Extents[i]
 		spec := core.RepairSpec{
@@ -537,6 +538,5 @@ func (n *Node) placeAgain(ctx context.Context, b *core.Bucket, key string, rec *
 		}
 		rec.Extents[i] = next
 	}
-	n.garbage.discardNew(&was, rec)
 	return nil
 }

@@ -115,21 +115,37 @@ func decodeScanReply(b []byte) (*scanReply, error) {
 
 // readings are the rights to read of one scan. They are taken when the first
 // disk has opened its view: a version that a commit drops later is in the view.
+// Only slots count that were held before the view was opened: a disk that was
+// joining then may lack what it has now.
 type readings struct {
-	node *Node
-	only map[core.SlotID]bool
-	once sync.Once
-	held map[core.SlotID]slot.Reading
+	node  *Node
+	only  map[core.SlotID]bool
+	once  sync.Once
+	began map[core.SlotID]slot.Reading
+	held  map[core.SlotID]slot.Reading
+}
+
+func (r *readings) begin() {
+	r.began = r.serving(func(core.Instant, core.SlotID) bool { return true })
 }
 
 func (r *readings) take() {
-	r.held = map[core.SlotID]slot.Reading{}
+	d := r.node.driver
+	r.held = r.serving(func(now core.Instant, s core.SlotID) bool {
+		g, ok := r.began[s]
+		return ok && d.node.Check(now, g) == nil
+	})
+}
+
+// serving returns the rights to read of the slots that the scan is for.
+func (r *readings) serving(also func(core.Instant, core.SlotID) bool) map[core.SlotID]slot.Reading {
+	out := map[core.SlotID]slot.Reading{}
 	d := r.node.driver
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	m := d.node.Map()
 	if m == nil {
-		return
+		return out
 	}
 	now := d.clock.Boot()
 	for i := range m.Slots {
@@ -137,10 +153,11 @@ func (r *readings) take() {
 		if m.OwnerNode(s) != d.self || r.only != nil && !r.only[s] {
 			continue
 		}
-		if g, err := d.node.Serving(now, s); err == nil {
-			r.held[s] = g
+		if g, err := d.node.Serving(now, s); err == nil && also(now, s) {
+			out[s] = g
 		}
 	}
+	return out
 }
 
 // kept returns the slots that are still held.
@@ -172,6 +189,11 @@ func (n *Node) scanOwned(ctx context.Context, r *scanRequest) (*scanReply, error
 			for _, s := range r.only {
 				own.only[s] = true
 			}
+		}
+		if len(rights) == 0 {
+			own.begin()
+		} else {
+			own.began = rights[0].began
 		}
 		rights = append(rights, own)
 		s := r.scan

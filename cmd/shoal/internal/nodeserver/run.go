@@ -37,8 +37,10 @@ type server struct {
 	clock   systemClock
 	started time.Time
 
+	mu    sync.Mutex
+	disks []*openDisk
+
 	state  *state
-	disks  []*openDisk
 	cache  *disk.Cache
 	peers  *peer.Transport
 	bus    *natsbus.Client
@@ -70,15 +72,15 @@ func Run(ctx context.Context, cfg config.Config, version string, log *slog.Logge
 		return fmt.Errorf("node.name is %q, but node.data %s belongs to node %q: %w", cfg.Node.Name, cfg.Node.Data, got, core.ErrInvalid)
 	}
 	defer func() { err = errors.Join(err, s.closeDisks()) }()
-	if err := s.openDisks(ctx); err != nil {
+	if err := s.openAll(ctx); err != nil {
 		return err
 	}
 	return s.serve(ctx)
 }
 
-// openDisks opens what can be opened. A disk that is not there, or not a disk,
+// openAll opens what can be opened. A disk that is not there, or not a disk,
 // is an operator's to look at; the others serve meanwhile.
-func (s *server) openDisks(ctx context.Context) error {
+func (s *server) openAll(ctx context.Context) error {
 	cache := int64(s.cfg.Limits.Cache)
 	if cache == 0 {
 		cache = 64 << 20
@@ -106,7 +108,7 @@ func (s *server) openDisks(ctx context.Context) error {
 }
 
 func (s *server) closeDisks() (err error) {
-	for _, d := range s.disks {
+	for _, d := range s.openDisks() {
 		err = errors.Join(err, d.disk.Close())
 	}
 	s.cache.Close()
@@ -207,6 +209,7 @@ func (s *server) serve(ctx context.Context) error {
 	}
 	s.jobs = job.New(job.Options{Node: s.node, KV: s.bus.Jobs(), Clock: s.clock, Log: s.log})
 	s.node.Handle(methodLocal, s.serveLocal)
+	s.node.Handle(methodDisk, s.serveDisk)
 	s.register()
 	return s.runAll(ctx, listeners)
 }
@@ -281,7 +284,7 @@ func busTarget(m *core.Map) natsbus.Target {
 // register tells the transport who takes what arrives.
 func (s *server) register() {
 	s.peers.Handle(handler{s.node})
-	for _, method := range append(engine.Methods(), job.Method, methodLocal) {
+	for _, method := range append(engine.Methods(), job.Method, methodLocal, methodDisk) {
 		s.peers.HandleCall(method, func(ctx context.Context, from core.NodeID, req []byte) ([]byte, error) {
 			return s.node.Call(ctx, from, method, req)
 		})

@@ -38,7 +38,7 @@ type localDisk struct {
 
 func (s *server) serveLocal(ctx context.Context, _ core.NodeID, _ []byte) ([]byte, error) {
 	out := local{Version: s.version, Started: s.started, Perf: s.meter.performance()}
-	for _, d := range s.disks {
+	for _, d := range s.openDisks() {
 		st, err := d.disk.Stats(ctx)
 		if err != nil {
 			continue
@@ -105,6 +105,9 @@ func (c clusterService) Cluster(ctx context.Context) (api.Cluster, error) {
 	out := api.Cluster{ClusterID: m.Cluster, Epoch: m.Epoch, Rebalance: api.Rebalance{State: "idle"}}
 	if name, err := c.s.bus.Connected(); err == nil {
 		out.NATSLeader = name
+	}
+	if leader, err := c.s.bus.Leader(ctx); err == nil && leader != "" {
+		out.NATSLeader = leader
 	}
 	for _, st := range statuses {
 		out.UnderReplicated = out.UnderReplicated.Add(api.Amount{Objects: st.Under, Bytes: st.UnderBytes})
@@ -367,6 +370,12 @@ func (c clusterService) SetDisk(ctx context.Context, node core.NodeID, name stri
 
 // DiskAction is part of apiserver.ClusterService.
 func (c clusterService) DiskAction(ctx context.Context, node core.NodeID, name string, a api.DiskAction) (api.Disk, error) {
+	if a == api.FormatDisk || a == api.RebuildDisk {
+		if err := c.s.askDisk(ctx, node, a, name); err != nil {
+			return api.Disk{}, err
+		}
+		return c.awaitDisk(ctx, node, name)
+	}
 	d, err := c.Disk(ctx, node, name)
 	if err != nil {
 		return d, err
@@ -380,12 +389,28 @@ func (c clusterService) DiskAction(ctx context.Context, node core.NodeID, name s
 	case api.AttachDisk:
 		err = c.change(ctx, core.Change{Kind: core.ChangeDiskState, Disk: d.Number, State: string(core.DiskOK)})
 	default:
-		return d, api.NotBuilt("disk " + string(a) + " of a running node; stop the node and use the same command with --config")
+		return d, api.NotBuilt("disk action " + string(a))
 	}
 	if err != nil {
 		return d, err
 	}
 	return c.Disk(ctx, node, name)
+}
+
+// awaitDisk waits until the map has a disk that was just formatted.
+func (c clusterService) awaitDisk(ctx context.Context, node core.NodeID, name string) (api.Disk, error) {
+	for {
+		_, changed := c.s.node.Maps()
+		d, err := c.Disk(ctx, node, name)
+		if err == nil && d.State == core.DiskOK {
+			return d, nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return d, fmt.Errorf("disk %s/%s is not in use yet: %w: %w", node, name, core.ErrUnavailable, context.Cause(ctx))
+		}
+	}
 }
 
 // bucketService is api/server's view of buckets.
