@@ -103,9 +103,7 @@ func (c clusterService) Cluster(ctx context.Context) (api.Cluster, error) {
 	}
 	statuses := c.s.node.Statuses(ctx)
 	out := api.Cluster{ClusterID: m.Cluster, Epoch: m.Epoch, Rebalance: api.Rebalance{State: "idle"}}
-	if name, err := c.s.bus.Connected(); err == nil {
-		out.NATSLeader = name
-	}
+	out.NATSLeader = c.busLeader(ctx)
 	if leader, err := c.s.bus.Leader(ctx); err == nil && leader != "" {
 		out.NATSLeader = leader
 	}
@@ -127,6 +125,17 @@ func (c clusterService) Cluster(ctx context.Context) (api.Cluster, error) {
 	out.Healthy = len(out.Problems) == 0
 	out.Nodes = c.nodes(ctx, m, statuses)
 	return out, nil
+}
+
+// busLeader is the node that leads the bus, "" if nobody says so soon.
+func (c clusterService) busLeader(ctx context.Context) string {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	st, err := c.s.bus.Status(ctx)
+	if err != nil {
+		return ""
+	}
+	return st.Leader
 }
 
 // problems says what is not as it should be in the map and with the nodes.
