@@ -77,6 +77,7 @@ type Disk struct {
 	// metaDir is where the rows are; creating says that there are none yet.
 	metaDir      string
 	creating     bool
+	opened       atomic.Bool
 	broken       atomic.Bool
 	corruptions  atomic.Int64
 	sinceMetrics atomic.Int64
@@ -245,6 +246,8 @@ func (d *Disk) openRows() (err error) {
 		return fmt.Errorf("open rows: %w", d.readError("meta", err))
 	}
 	d.db = db
+	d.opened.Store(true)
+	d.sched.offer()
 	if err := d.fail.err(); err != nil {
 		return fmt.Errorf("open rows of disk %s: %w", d.dir, err)
 	}

@@ -50,9 +50,10 @@ func (d *Disk) room(bytes, part int64) error {
 }
 
 // mayCompact says whether a compaction makes sense now. It needs space for its
-// output before its input can go.
+// output before its input can go. None may run before Pebble is open: where
+// opening it fails late, it would not wait for them.
 func (d *Disk) mayCompact() bool {
-	if d.fail.failed() {
+	if d.fail.failed() || !d.opened.Load() {
 		return false
 	}
 	u, err := d.fs.Usage(d.dir)

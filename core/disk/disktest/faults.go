@@ -32,13 +32,17 @@ type step struct {
 type script struct {
 	steps  []step
 	models []*model // models[n]: after n steps
+	bodies map[uint64][]byte
 }
 
 // makeScript is the same each time.
 func makeScript() *script {
 	h := newHistory(11)
-	s := &script{models: []*model{h.model.clone()}}
+	s := &script{models: []*model{h.model.clone()}, bodies: map[uint64][]byte{}}
 	add := func(st step) {
+		if st.shard != 0 && !st.delete {
+			s.bodies[st.shard] = content(st.shard, st.size)
+		}
 		s.steps = append(s.steps, st)
 		s.models = append(s.models, h.model.clone())
 	}
@@ -111,7 +115,7 @@ func (s *script) run(ctx context.Context, target Target, fsys vfs.FS, stop func(
 		case st.delete:
 			err = d.Delete(ctx, shardMeta(st.shard).ID)
 		default:
-			err = writeShard(ctx, d, shardMeta(st.shard), content(st.shard, st.size), st.hint, 65536)
+			err = writeShard(ctx, d, shardMeta(st.shard), s.bodies[st.shard], st.hint, 65536)
 		}
 		if err != nil {
 			if aerr := s.afterwards(ctx, d, i, err); aerr != nil && !errors.Is(err, errPowerLost) {
@@ -224,7 +228,7 @@ func (s *script) verifyShards(ctx context.Context, d Disk, acked int) error {
 		if err != nil {
 			return fmt.Errorf("shard %d: %w", seed, err)
 		}
-		if !bytes.Equal(got, content(seed, s.size(seed))) || info.ShardMeta != shardMeta(seed) {
+		if !bytes.Equal(got, s.bodies[seed]) || info.ShardMeta != shardMeta(seed) {
 			return fmt.Errorf("shard %d is not what was written", seed)
 		}
 		delete(left, info.ID)
@@ -233,15 +237,6 @@ func (s *script) verifyShards(ctx context.Context, d Disk, acked int) error {
 		return fmt.Errorf("shard %d (%s) is lost", seed, id)
 	}
 	return nil
-}
-
-func (s *script) size(seed uint64) int {
-	for i := range s.steps {
-		if s.steps[i].shard == seed && !s.steps[i].delete {
-			return s.steps[i].size
-		}
-	}
-	return -1
 }
 
 var errPowerLost = errors.New("power lost")
@@ -285,10 +280,13 @@ func runFaults(t *testing.T, target Target) {
 		if errors.Is(out.err, errWrong) {
 			t.Fatalf("operation %d (%v) fails: %v", k, *op, out.err)
 		}
-		if err := s.verify(t.Context(), target, m.Clone(), out.acked); err != nil {
-			t.Fatalf("operation %d (%v) fails, %d steps done (%v), opened again: %v", k, *op, out.acked, out.err, err)
+		// A failed read leaves nothing behind that one in five would not show.
+		if op.Kind.Changes() || k%5 == 0 || long() {
+			if err := s.verify(t.Context(), target, m.Clone(), out.acked); err != nil {
+				t.Fatalf("operation %d (%v) fails, %d steps done (%v), opened again: %v", k, *op, out.acked, out.err, err)
+			}
 		}
-		if op.Kind.Changes() && (long() || k%3 == 0) {
+		if op.Kind.Changes() && k%3 == 0 || long() {
 			if err := s.verify(t.Context(), target, m.Crash(nil), out.acked); err != nil {
 				t.Fatalf("operation %d (%v) fails, %d steps done (%v), then a crash: %v", k, *op, out.acked, out.err, err)
 			}
@@ -329,6 +327,9 @@ func runCrashes(t *testing.T, target Target) {
 		}
 		if err := s.verify(t.Context(), target, m.Crash(nil), out.acked); err != nil {
 			t.Fatalf("power lost before change %d (%v), %d steps done: %v", k+1, *op, out.acked, err)
+		}
+		if raceEnabled && k%3 != 0 {
+			continue
 		}
 		rng := rand.New(rand.NewPCG(uint64(k), 99)) //nolint:gosec // repeatable on purpose
 		if err := s.verify(t.Context(), target, m.Crash(rng), out.acked); err != nil {

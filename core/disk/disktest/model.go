@@ -238,9 +238,9 @@ func (s *modelSlot) entriesOf(after uint64, upTo core.Version) []core.Entry {
 	return out
 }
 
-// compare says how a disk differs from the model, if it does. Answers that were
-// dropped may be there again after a crash, if back says so.
-func (m *model) compare(ctx context.Context, d Disk, back bool) error {
+// compare says how a disk differs from the model, if it does. A quick one reads
+// all there is once; the other one reads it in all ways there are.
+func (m *model) compare(ctx context.Context, d Disk, quick bool) error {
 	states, err := d.Slots(ctx)
 	if err != nil {
 		return fmt.Errorf("slots: %w", err)
@@ -253,7 +253,7 @@ func (m *model) compare(ctx context.Context, d Disk, back bool) error {
 		return fmt.Errorf("slots: got %v, want %v", states, want)
 	}
 	for id, s := range m.slots {
-		if err := m.compareSlot(ctx, d, id, s, back); err != nil {
+		if err := m.compareSlot(ctx, d, id, s, quick); err != nil {
 			return fmt.Errorf("slot %d: %w", id, err)
 		}
 	}
@@ -268,44 +268,51 @@ func (m *model) compare(ctx context.Context, d Disk, back bool) error {
 	return nil
 }
 
-func (m *model) compareSlot(ctx context.Context, d Disk, id core.SlotID, s *modelSlot, back bool) error {
+func (m *model) compareSlot(ctx context.Context, d Disk, id core.SlotID, s *modelSlot, quick bool) error {
+	if err := m.compareAnswers(ctx, d, id, s); err != nil {
+		return err
+	}
+	if quick {
+		return compareEntries(ctx, d, id, s, 0, s.state.Last, 1<<30)
+	}
 	ats := []core.Version{{}, s.state.Committed, s.state.Last, forever()}
 	for _, e := range s.entries {
 		if e.Version.Compare(s.state.Committed) > 0 {
 			ats = append(ats, e.Version)
 		}
 	}
-	for k := range m.rows {
-		for _, at := range ats {
-			got, err := d.Get(ctx, id, k, at)
-			want, there := s.get(k, at)
-			switch {
-			case !there && errors.Is(err, core.ErrNotFound):
-			case err != nil:
-				return fmt.Errorf("get %v at %v: %w (want %v)", k, at, err, there)
-			case !there:
-				return fmt.Errorf("get %v at %v: got version %v, want none", k, at, got.Version)
-			default:
-				if err := sameRow(got, want); err != nil {
-					return fmt.Errorf("get %v at %v: %w", k, at, err)
-				}
+	for _, at := range ats {
+		for k := range m.rows {
+			if err := compareGet(ctx, d, id, s, k, at); err != nil {
+				return fmt.Errorf("get %v at %v: %w", k, at, err)
 			}
 		}
-	}
-	if err := m.compareAnswers(ctx, d, id, s, back); err != nil {
-		return err
-	}
-	for _, at := range ats {
 		for _, after := range []uint64{0, s.state.Committed.Seq / 2, s.state.Committed.Seq} {
-			if err := compareEntries(ctx, d, id, s, after, at, back); err != nil {
-				return fmt.Errorf("entries (%d, %v]: %w", after, at, err)
+			for _, size := range []int{1 << 30, 3000} {
+				if err := compareEntries(ctx, d, id, s, after, at, size); err != nil {
+					return fmt.Errorf("entries (%d, %v] in pieces of %d: %w", after, at, size, err)
+				}
 			}
 		}
 	}
 	return nil
 }
 
-func (m *model) compareAnswers(ctx context.Context, d Disk, id core.SlotID, s *modelSlot, back bool) error {
+func compareGet(ctx context.Context, d Disk, id core.SlotID, s *modelSlot, k core.RowKey, at core.Version) error {
+	got, err := d.Get(ctx, id, k, at)
+	want, there := s.get(k, at)
+	switch {
+	case !there && errors.Is(err, core.ErrNotFound):
+		return nil
+	case err != nil:
+		return err
+	case !there:
+		return fmt.Errorf("got version %v, want none", got.Version)
+	}
+	return sameRow(got, want)
+}
+
+func (m *model) compareAnswers(ctx context.Context, d Disk, id core.SlotID, s *modelSlot) error {
 	known := map[core.RequestID]*core.Entry{}
 	for i := range s.entries {
 		known[s.entries[i].Request] = &s.entries[i]
@@ -318,7 +325,7 @@ func (m *model) compareAnswers(ctx context.Context, d Disk, id core.SlotID, s *m
 		case gone && errors.Is(err, core.ErrNotFound):
 		case err != nil:
 			return fmt.Errorf("answer %s: %w", r, err)
-		case e == nil || gone && !back:
+		case gone:
 			return fmt.Errorf("answer %s: got %v, want none", r, v)
 		case v != e.Version || !bytes.Equal(answer, e.Answer):
 			return fmt.Errorf("answer %s: got %v %q, want %v %q", r, v, answer, e.Version, e.Answer)
@@ -327,41 +334,31 @@ func (m *model) compareAnswers(ctx context.Context, d Disk, id core.SlotID, s *m
 	return nil
 }
 
-// compareEntries reads the entries at once, and in pieces.
-func compareEntries(ctx context.Context, d Disk, id core.SlotID, s *modelSlot, after uint64, upTo core.Version, back bool) error {
-	want := s.entriesOf(after, upTo)
-	if back {
-		want = slices.DeleteFunc(want, func(e core.Entry) bool { return s.forgotten[e.Version.Seq] })
-	}
-	for _, size := range []int{1 << 30, 3000} {
-		var got []core.Entry
-		for from := after; ; {
-			e, err := d.Entries(ctx, id, from, upTo, size)
-			if err != nil {
-				return err
-			}
-			for _, e := range e.List {
-				if e.Version.Compare(s.state.Committed) <= 0 {
-					e.Floor = 0
-					if len(e.Rows) == 0 && e.Request.IsZero() || back && s.forgotten[e.Version.Seq] {
-						continue
-					}
+// compareEntries reads the entries in pieces of that size.
+func compareEntries(ctx context.Context, d Disk, id core.SlotID, s *modelSlot, after uint64, upTo core.Version, size int) error {
+	var got []core.Entry
+	for from := after; ; {
+		e, err := d.Entries(ctx, id, from, upTo, size)
+		if err != nil {
+			return err
+		}
+		for _, e := range e.List {
+			if e.Version.Compare(s.state.Committed) <= 0 {
+				if e.Floor = 0; len(e.Rows) == 0 && e.Request.IsZero() {
+					continue
 				}
-				got = append(got, e)
 			}
-			if e.UpTo == upTo {
-				break
-			}
-			if n := len(e.List); n == 0 || e.List[n-1].Version != e.UpTo || e.UpTo.Seq <= from {
-				return fmt.Errorf("a piece with %d entries ends at %v", n, e.UpTo)
-			}
-			from = e.UpTo.Seq
+			got = append(got, e)
 		}
-		if err := sameEntries(got, want); err != nil {
-			return fmt.Errorf("in pieces of %d: %w", size, err)
+		if e.UpTo == upTo {
+			break
 		}
+		if n := len(e.List); n == 0 || e.List[n-1].Version != e.UpTo || e.UpTo.Seq <= from {
+			return fmt.Errorf("a piece with %d entries ends at %v", n, e.UpTo)
+		}
+		from = e.UpTo.Seq
 	}
-	return nil
+	return sameEntries(got, s.entriesOf(after, upTo))
 }
 
 func sameEntries(got, want []core.Entry) error {

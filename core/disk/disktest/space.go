@@ -14,11 +14,12 @@ import (
 // there stays readable, deletions and commits go on, and once there is space the
 // same disk takes data again.
 func runSpace(t *testing.T, target Target) {
-	m := vfs.NewMem(vfs.MemOptions{Capacity: 24 << 20})
+	m := vfs.NewMem(vfs.MemOptions{Capacity: 9 << 20})
 	b := newBench(t, target, m, dir)
+	const shardBytes = 300_000
 	var shards []uint64
 	for seed := uint64(1); ; seed++ {
-		err := writeShard(t.Context(), b, shardMeta(seed), content(seed, 300_000), -1, 100_000)
+		err := writeShard(t.Context(), b, shardMeta(seed), content(seed, shardBytes), -1, 100_000)
 		if errors.Is(err, core.ErrNoSpace) {
 			break
 		}
@@ -51,7 +52,7 @@ func runSpace(t *testing.T, target Target) {
 	check := func() {
 		t.Helper()
 		for _, seed := range shards {
-			if got, err := readShard(t.Context(), b, shardMeta(seed).ID); err != nil || !bytes.Equal(got, content(seed, 300_000)) {
+			if got, err := readShard(t.Context(), b, shardMeta(seed).ID); err != nil || !bytes.Equal(got, content(seed, shardBytes)) {
 				t.Fatalf("shard %d: content differs (%v)", seed, err)
 			}
 		}
@@ -72,7 +73,7 @@ func runSpace(t *testing.T, target Target) {
 	}
 	shards = shards[len(shards)/2:]
 	must(t, appendRow(core.Row{RowKey: key("more"), Value: value}))
-	must(t, writeShard(t.Context(), b, shardMeta(1000), content(1000, 300_000), 300_000, 100_000))
+	must(t, writeShard(t.Context(), b, shardMeta(1000), content(1000, shardBytes), shardBytes, 100_000))
 	shards = append(shards, 1000)
 	check()
 }
