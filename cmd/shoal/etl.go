@@ -80,7 +80,7 @@ func newEtlInitKindCommand(o *options, kind string) *cobra.Command {
 	f.StringVar(&t.Name, "name", "", "the transform's name")
 	f.StringVar(&file, "from-file", "", "the file to register")
 	f.Var(&memory, "memory", "memory of one run (64MiB)")
-	f.Var(&timeout, "timeout-per-object", "time of one run")
+	f.Var(&timeout, "timeout", "time of one run (45s)")
 	f.StringArrayVar(&t.Args, "arg", nil, "an argument, K=V; may be repeated")
 	f.StringArrayVar(&env, "env", nil, "an environment variable, K=V; may be repeated")
 	f.StringSliceVar(&ext, "ext", nil, "replace extensions, as jpg:webp")

@@ -42,6 +42,13 @@ func main() {
 // errInterrupted is why the context of a command ends on Ctrl-C.
 var errInterrupted = errors.New("interrupted")
 
+// hasRoom says whether a stream is a terminal on which bars can be drawn. Some
+// that programs make have no size.
+func hasRoom(f *os.File) bool {
+	width, height, err := term.GetSize(int(f.Fd()))
+	return err == nil && width >= 40 && height >= 3
+}
+
 // processOptions are the options of a real process.
 func processOptions() *options {
 	return &options{
@@ -49,7 +56,7 @@ func processOptions() *options {
 		getenv: os.Getenv, environ: os.Environ(),
 		inTerminal:  term.IsTerminal(int(os.Stdin.Fd())),
 		outTerminal: term.IsTerminal(int(os.Stdout.Fd())),
-		errTerminal: term.IsTerminal(int(os.Stderr.Fd())),
+		errTerminal: hasRoom(os.Stderr),
 		executable:  os.Executable,
 	}
 }

@@ -163,6 +163,9 @@ func formatDuration(d time.Duration) string {
 	return fmt.Sprintf("%dh%02dm", int(d.Hours()), int(d.Minutes())%60)
 }
 
+// formatETA is formatDuration in whole seconds.
+func formatETA(d time.Duration) string { return formatDuration(max(d, time.Second)) }
+
 // formatLatency writes microseconds as 850µs, 1.2ms, 3.40s.
 func formatLatency(us int64) string {
 	switch {

@@ -32,8 +32,12 @@ type display interface {
 	end(complete bool)
 }
 
-// newDisplay begins a display on stderr. verb is "Copied".
+// newDisplay begins a display on stderr. verb is "Copied". Under --json it is an
+// object for each call.
 func (o *options) newDisplay(verb string) display {
+	if o.json {
+		return jsonLines{o.err}
+	}
 	if o.errTerminal && o.getenv("TERM") != "dumb" {
 		return newBars(o.err, verb)
 	}
@@ -58,7 +62,7 @@ func (l *lines) show(b books) {
 		parts = append(parts, speed)
 	}
 	if b.eta > 0 {
-		parts = append(parts, "ETA "+formatDuration(b.eta))
+		parts = append(parts, "ETA "+formatETA(b.eta))
 	}
 	if b.note != "" {
 		parts = append(parts, b.note)
@@ -67,6 +71,25 @@ func (l *lines) show(b books) {
 }
 
 func (l *lines) end(bool) {}
+
+// jsonLines writes a JSON object for each call.
+type jsonLines struct{ w io.Writer }
+
+func (l jsonLines) show(b books) {
+	var eta *time.Time
+	if b.eta > 0 {
+		at := time.Now().Add(b.eta).UTC()
+		eta = &at
+	}
+	printLine(l.w, struct {
+		Planned *api.Amount `json:"planned"`
+		Done    api.Amount  `json:"done"`
+		Rate    api.Rate    `json:"rate"`
+		ETA     *time.Time  `json:"eta"`
+	}{b.planned, b.passed, b.rate, eta})
+}
+
+func (jsonLines) end(bool) {}
 
 func countObjects(b books) string {
 	if b.planned == nil {
@@ -135,7 +158,7 @@ func newBars(w io.Writer, verb string, more ...mpb.ContainerOption) *bars {
 			text = "  " + formatRate(now.rate.Bytes)
 		}
 		if now.eta > 0 {
-			text += "  ETA " + formatDuration(now.eta)
+			text += "  ETA " + formatETA(now.eta)
 		}
 		return text
 	})
@@ -210,13 +233,17 @@ type transferProgress struct {
 	mu    sync.Mutex
 	now   books
 	start time.Time
+	// The last tick: when it was and what had passed. The rate is that of the
+	// last ticks, the later the weightier.
+	tick   time.Time
+	ticked api.Amount
 }
 
 // newTransferProgress begins to show; stop ends it.
 func (o *options) newTransferProgress(verb string, refresh durationFlag) *transferProgress {
 	p := &transferProgress{
 		d: o.newDisplay(verb), finish: make(chan struct{}), done: make(chan struct{}),
-		now: books{planned: new(api.Amount)}, start: time.Now(),
+		now: books{planned: new(api.Amount)}, start: time.Now(), tick: time.Now(),
 	}
 	every := time.Duration(refresh)
 	if every == 0 {
@@ -241,25 +268,37 @@ func (p *transferProgress) run(every time.Duration) {
 	for {
 		select {
 		case <-t.C:
-			p.d.show(p.snapshot())
+			p.d.show(p.advance())
 		case <-p.finish:
 			return
 		}
 	}
 }
 
-func (p *transferProgress) snapshot() books {
+// advance brings the rate up to date and returns the state.
+func (p *transferProgress) advance() books {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	now := p.now
-	planned := *p.now.planned
-	now.planned = &planned
-	spent := time.Since(p.start).Seconds()
-	now.rate = api.Rate{Objects: float64(now.passed.Objects) / spent, Bytes: float64(now.passed.Bytes) / spent}
-	if left := planned.Bytes - now.passed.Bytes; left > 0 && now.rate.Bytes > 0 {
-		now.eta = time.Duration(float64(left) / now.rate.Bytes * float64(time.Second))
+	now := time.Now()
+	seconds := now.Sub(p.tick).Seconds()
+	latest := api.Rate{
+		Objects: float64(p.now.passed.Objects-p.ticked.Objects) / seconds, Bytes: float64(p.now.passed.Bytes-p.ticked.Bytes) / seconds,
 	}
-	return now
+	if p.ticked == (api.Amount{}) {
+		p.now.rate = latest
+	} else {
+		const weight = 0.3
+		p.now.rate.Objects += weight * (latest.Objects - p.now.rate.Objects)
+		p.now.rate.Bytes += weight * (latest.Bytes - p.now.rate.Bytes)
+	}
+	p.tick, p.ticked = now, p.now.passed
+	out := p.now
+	planned := *p.now.planned
+	out.planned = &planned
+	if left := planned.Bytes - out.passed.Bytes; left > 0 && out.rate.Bytes > 0 {
+		out.eta = time.Duration(float64(left) / out.rate.Bytes * float64(time.Second))
+	}
+	return out
 }
 
 // plan adds to what is to be moved.
@@ -297,7 +336,11 @@ func (p *transferProgress) stop() {
 	}
 	close(p.finish)
 	<-p.done
-	last := p.snapshot()
+	p.mu.Lock()
+	last := p.now
+	p.mu.Unlock()
+	spent := time.Since(p.start).Seconds()
+	last.rate = api.Rate{Objects: float64(last.passed.Objects) / spent, Bytes: float64(last.passed.Bytes) / spent}
 	p.d.show(last)
 	p.d.end(last.passed == *last.planned)
 }
