@@ -1,0 +1,184 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/shoalstore/shoal/config"
+	"github.com/shoalstore/shoal/plugins/s3gateway/sigv4"
+)
+
+// side is one of the two that are compared.
+type side struct {
+	name      string
+	endpoints []string
+	bucket    string
+	client    *http.Client
+	next      atomic.Int64
+}
+
+func newSide(name, bucket string, endpoints ...string) *side {
+	const conns = 128
+	return &side{name: name, bucket: bucket, endpoints: endpoints, client: &http.Client{
+		Transport: &http.Transport{MaxIdleConnsPerHost: conns, MaxConnsPerHost: conns, DisableCompression: true},
+	}}
+}
+
+// do sends one signed request and reads the answer to its end.
+func (s *side) do(ctx context.Context, method, key string, body []byte) (int64, error) {
+	endpoint := s.endpoints[int(s.next.Add(1))%len(s.endpoints)]
+	var rd io.Reader
+	if body != nil {
+		rd = bytes.NewReader(body)
+	}
+	r, err := http.NewRequestWithContext(ctx, method, endpoint+"/"+s.bucket+"/"+key, rd)
+	if err != nil {
+		return 0, err
+	}
+	r.ContentLength = int64(len(body))
+	creds := sigv4.Credentials{AccessKey: config.DevAccessKey, Secret: config.DevSecretKey}
+	if err := sigv4.Sign(r, creds, "us-east-1", "s3", "UNSIGNED-PAYLOAD", time.Now()); err != nil {
+		return 0, err
+	}
+	resp, err := s.client.Do(r)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	n, err := io.Copy(io.Discard, resp.Body)
+	if err == nil && resp.StatusCode/100 != 2 {
+		err = fmt.Errorf("%s %s of %s: %s", method, key, s.name, resp.Status)
+	}
+	return n, err
+}
+
+// cell is one kind of load.
+type cell struct {
+	method  string
+	size    int
+	clients int
+}
+
+func (c cell) String() string {
+	return fmt.Sprintf("%s %s x %d", c.method, sizeName(c.size), c.clients)
+}
+
+func sizeName(n int) string {
+	switch {
+	case n >= 1<<20:
+		return fmt.Sprintf("%d MiB", n>>20)
+	case n >= 1<<10:
+		return fmt.Sprintf("%d KiB", n>>10)
+	}
+	return fmt.Sprintf("%d B", n)
+}
+
+// keysOf is how many keys a cell uses.
+func (c cell) keys() int {
+	return max(c.clients*2, min(2000, (256<<20)/max(c.size, 1)))
+}
+
+// prepare writes what a cell of GETs reads.
+func (s *side) prepare(ctx context.Context, c cell) error {
+	body := payload(c.size)
+	for k := range min(c.keys(), 64) {
+		if _, err := s.do(ctx, http.MethodPut, fmt.Sprintf("get-%d-%d", c.size, k), body); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func payload(n int) []byte {
+	b := make([]byte, n)
+	x := uint32(1)
+	for i := range b {
+		x = x*1664525 + 1013904223
+		b[i] = byte(x >> 24)
+	}
+	return b
+}
+
+// turn runs a cell for a while and returns operations per second.
+func (s *side) turn(ctx context.Context, c cell, d time.Duration) (float64, error) {
+	body := payload(c.size)
+	ctx, cancel := context.WithTimeout(ctx, d+2*time.Minute)
+	defer cancel()
+	began := time.Now()
+	end := began.Add(d)
+	var count, failed atomic.Int64
+	var first error
+	var once sync.Once
+	var wg sync.WaitGroup
+	for w := range c.clients {
+		wg.Go(func() {
+			for i := 0; time.Now().Before(end) || i == 0; i++ {
+				var err error
+				if c.method == http.MethodPut {
+					_, err = s.do(ctx, c.method, fmt.Sprintf("put-%d-%d", c.size, (w+i*c.clients)%c.keys()), body)
+				} else {
+					_, err = s.do(ctx, c.method, fmt.Sprintf("get-%d-%d", c.size, (w*7+i)%min(c.keys(), 64)), nil)
+				}
+				if err != nil {
+					failed.Add(1)
+					once.Do(func() { first = err })
+					return
+				}
+				count.Add(1)
+			}
+		})
+	}
+	wg.Wait()
+	if failed.Load() > 0 {
+		return 0, fmt.Errorf("%s, %v: %w", s.name, c, first)
+	}
+	return float64(count.Load()) / time.Since(began).Seconds(), nil
+}
+
+// compare runs a cell on both sides in turns and returns the median rates and
+// the median of the rounds' ratios.
+func compare(ctx context.Context, base, ours *side, c cell, rounds int, d time.Duration) (b, o, ratio float64, err error) {
+	if c.method == http.MethodGet {
+		for _, s := range []*side{base, ours} {
+			if err := s.prepare(ctx, c); err != nil {
+				return 0, 0, 0, err
+			}
+		}
+	}
+	var bs, os, rs []float64
+	for i := range rounds {
+		sides := []*side{base, ours}
+		if i%2 == 1 {
+			slices.Reverse(sides)
+		}
+		var got [2]float64
+		for _, s := range sides {
+			rate, err := s.turn(ctx, c, d)
+			if err != nil {
+				return 0, 0, 0, err
+			}
+			if s == base {
+				got[0] = rate
+			} else {
+				got[1] = rate
+			}
+		}
+		bs, os, rs = append(bs, got[0]), append(os, got[1]), append(rs, got[1]/got[0])
+	}
+	return median(bs), median(os), median(rs), nil
+}
+
+func median(v []float64) float64 {
+	v = slices.Sorted(slices.Values(v))
+	if len(v) == 0 {
+		return 0
+	}
+	return v[len(v)/2]
+}
