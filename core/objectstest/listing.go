@@ -78,11 +78,11 @@ func testListing(t *testing.T, s *suite) {
 	pieces := []string{"a", "b", "/", "//", "a/", "b/", ".", "0", " ", "ä", "\x01", "\uffff", "\U0001F41F"}
 	set := map[string]bool{}
 	for len(set) < 120 {
-		k := pick(pieces)
-		for range rnd.IntN(5) {
-			k += pick(pieces)
+		var k strings.Builder
+		for range 1 + rnd.IntN(5) {
+			k.WriteString(pick(pieces))
 		}
-		set[k] = true
+		set[k.String()] = true
 	}
 	var keys []string
 	for k := range set {

@@ -1,6 +1,7 @@
 package s3gateway
 
 import (
+	"context"
 	"encoding/base64"
 	"errors"
 	"net/http"
@@ -17,7 +18,7 @@ func detail(name string, n int64) sigv4.Detail {
 }
 
 // listBuckets serves ListBuckets.
-func (q *request) listBuckets() error {
+func (q *request) listBuckets(ctx context.Context) error {
 	limit, err := q.limit("max-buckets", 10000, 10000)
 	if err != nil {
 		return err
@@ -26,7 +27,7 @@ func (q *request) listBuckets() error {
 	if err != nil {
 		return err
 	}
-	all, err := q.objects.Buckets(q.r.Context())
+	all, err := q.objects.Buckets(ctx)
 	if err != nil {
 		return err
 	}
@@ -87,7 +88,7 @@ func (q *request) token(name string) (string, error) {
 }
 
 // createBucket serves CreateBucket.
-func (q *request) createBucket() error {
+func (q *request) createBucket(ctx context.Context) error {
 	doc, err := q.readDocument(maxSmallDocument)
 	if err != nil {
 		return err
@@ -101,7 +102,7 @@ func (q *request) createBucket() error {
 			return bad("IllegalLocationConstraintException", "The "+place+" location constraint is incompatible for the region specific endpoint this request was sent to.")
 		}
 	}
-	_, err = q.objects.CreateBucket(q.r.Context(), core.BucketName{Provider: core.Shoal, Name: q.alias}, nil, "")
+	_, err = q.objects.CreateBucket(ctx, core.BucketName{Provider: core.Shoal, Name: q.alias}, nil, "")
 	if err != nil {
 		return err
 	}
@@ -118,8 +119,8 @@ func (q *request) headBucket() error {
 }
 
 // deleteBucket serves DeleteBucket.
-func (q *request) deleteBucket() error {
-	if err := q.objects.DeleteBucket(q.r.Context(), q.alias); err != nil {
+func (q *request) deleteBucket(ctx context.Context) error {
+	if err := q.objects.DeleteBucket(ctx, q.alias); err != nil {
 		return err
 	}
 	return q.status(http.StatusNoContent)
@@ -157,15 +158,15 @@ func (q *request) writeACL() error {
 }
 
 // objectACL serves GetObjectAcl.
-func (q *request) objectACL() error {
-	if _, err := q.objects.Head(q.r.Context(), q.bucket, q.key, core.GetOptions{}); err != nil {
+func (q *request) objectACL(ctx context.Context) error {
+	if _, err := q.objects.Head(ctx, q.bucket, q.key, core.GetOptions{}); err != nil {
 		return err
 	}
 	return q.writeACL()
 }
 
 // deleteObjects serves DeleteObjects.
-func (q *request) deleteObjects() error {
+func (q *request) deleteObjects(ctx context.Context) error {
 	doc, err := q.readDocument(maxDeleteDocument)
 	if err != nil {
 		return err
@@ -174,7 +175,7 @@ func (q *request) deleteObjects() error {
 	if err != nil {
 		return err
 	}
-	errs := q.deleteAll(req.objects)
+	errs := q.deleteAll(ctx, req.objects)
 	x := newDocument("DeleteResult", true)
 	for i, o := range req.objects {
 		if errs[i] == nil {
@@ -199,13 +200,13 @@ func (q *request) deleteObjects() error {
 const deleteWidth = 16
 
 // deleteAll removes objects and returns what became of each.
-func (q *request) deleteAll(list []deleteItem) []error {
+func (q *request) deleteAll(ctx context.Context, list []deleteItem) []error {
 	errs := make([]error, len(list))
-	each(len(list), deleteWidth, func(i int) { errs[i] = q.deleteOne(list[i]) })
+	each(len(list), deleteWidth, func(i int) { errs[i] = q.deleteOne(ctx, list[i]) })
 	return errs
 }
 
-func (q *request) deleteOne(o deleteItem) error {
+func (q *request) deleteOne(ctx context.Context, o deleteItem) error {
 	if o.version != "" && o.version != "null" {
 		return refuse(http.StatusNotFound, "NoSuchVersion", "The specified version does not exist: versions are not kept.")
 	}
@@ -219,7 +220,7 @@ func (q *request) deleteOne(o deleteItem) error {
 	if o.etag != "" {
 		c.IfMatch = []string{unquote(o.etag)}
 	}
-	err := q.objects.Delete(q.r.Context(), q.bucket, o.key, c, core.NewRequestID())
+	err := q.objects.Delete(ctx, q.bucket, o.key, c, core.NewRequestID())
 	if errors.Is(err, core.ErrNotFound) && o.etag != "" {
 		return refuse(http.StatusPreconditionFailed, "PreconditionFailed", "At least one of the pre-conditions you specified did not hold")
 	}

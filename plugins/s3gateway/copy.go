@@ -18,7 +18,7 @@ type source struct {
 
 // copySource reads x-amz-copy-source and its conditions. As S3 does, '+' there
 // stands for a space (clients escape it).
-func (q *request) copySource() (s source, c core.Conditions, err error) {
+func (q *request) copySource(ctx context.Context) (s source, c core.Conditions, err error) {
 	v := first(q.r.Header, "X-Amz-Copy-Source")
 	path, query, hasQuery := strings.Cut(v, "?")
 	invalid := func(why string) (source, core.Conditions, error) {
@@ -45,7 +45,7 @@ func (q *request) copySource() (s source, c core.Conditions, err error) {
 		return s, c, err
 	}
 	s.key = key
-	s.bucket, err = q.objects.Bucket(q.r.Context(), alias)
+	s.bucket, err = q.objects.Bucket(ctx, alias)
 	return s, readConditions(q.r.Header, "X-Amz-Copy-Source-"), err
 }
 
@@ -62,8 +62,8 @@ func (q *request) directive(name string) (replace bool, err error) {
 }
 
 // copyObject serves CopyObject.
-func (q *request) copyObject() error {
-	from, conditions, err := q.copySource()
+func (q *request) copyObject(ctx context.Context) error {
+	from, conditions, err := q.copySource(ctx)
 	if err != nil {
 		return err
 	}
@@ -92,7 +92,7 @@ func (q *request) copyObject() error {
 		o.Put.Checksum.Algorithm = a.name
 	}
 	o.Put.Size, o.Put.Request = -1, q.id
-	return q.slowly(func(ctx context.Context) ([]byte, error) {
+	return q.slowly(ctx, func(ctx context.Context) ([]byte, error) {
 		info, err := q.objects.Copy(ctx, from.bucket, from.key, q.bucket, q.key, o)
 		if err != nil {
 			return nil, err
@@ -106,24 +106,24 @@ func (q *request) copyObject() error {
 }
 
 // copyPart serves UploadPartCopy.
-func (q *request) copyPart() error {
+func (q *request) copyPart(ctx context.Context) error {
 	number, err := parsePartNumber(q.query.Get("partNumber"))
 	if err != nil {
 		return err
 	}
-	from, conditions, err := q.copySource()
+	from, conditions, err := q.copySource(ctx)
 	if err != nil {
 		return err
 	}
 	o := core.CopyOptions{Source: conditions}
 	if v, ok := q.r.Header["X-Amz-Copy-Source-Range"]; ok {
-		if o.Range, err = q.copyRange(from, strings.Join(v, ",")); err != nil {
+		if o.Range, err = q.copyRange(ctx, from, strings.Join(v, ",")); err != nil {
 			return err
 		}
 	}
 	o.Put.Size, o.Put.Request = -1, q.id
 	upload := q.query.Get("uploadId")
-	return q.slowly(func(ctx context.Context) ([]byte, error) {
+	return q.slowly(ctx, func(ctx context.Context) ([]byte, error) {
 		p, err := q.objects.CopyPart(ctx, from.bucket, from.key, q.bucket, q.key, upload, number, o)
 		if err != nil {
 			return nil, err
@@ -138,13 +138,13 @@ func (q *request) copyPart() error {
 
 // copyRange reads x-amz-copy-source-range: both ends must be there, and lie
 // within the source.
-func (q *request) copyRange(from source, v string) (*core.ByteRange, error) {
+func (q *request) copyRange(ctx context.Context, from source, v string) (*core.ByteRange, error) {
 	r := parseRange(v)
 	if r == nil || r.Start < 0 || r.End < 0 {
 		return nil, errInvalidArgument("x-amz-copy-source-range", v,
 			"The x-amz-copy-source-range value must be of the form bytes=first-last where first and last are the zero-based offsets of the first and last bytes to copy")
 	}
-	info, err := q.objects.Head(q.r.Context(), from.bucket, from.key, core.GetOptions{})
+	info, err := q.objects.Head(ctx, from.bucket, from.key, core.GetOptions{})
 	if err != nil {
 		return nil, err
 	}
@@ -156,14 +156,14 @@ func (q *request) copyRange(from source, v string) (*core.ByteRange, error) {
 
 // changeTags replaces an object's tags. It is a copy onto itself that keeps
 // all else; a concurrent write of the object makes it start anew.
-func (q *request) changeTags(tags map[string]string) error {
+func (q *request) changeTags(ctx context.Context, tags map[string]string) error {
 	for range 10 {
-		info, err := q.objects.Head(q.r.Context(), q.bucket, q.key, core.GetOptions{})
+		info, err := q.objects.Head(ctx, q.bucket, q.key, core.GetOptions{})
 		if err != nil {
 			return err
 		}
 		same := core.Conditions{IfMatch: []string{info.ETag}}
-		_, err = q.objects.Copy(q.r.Context(), q.bucket, q.key, q.bucket, q.key, core.CopyOptions{
+		_, err = q.objects.Copy(ctx, q.bucket, q.key, q.bucket, q.key, core.CopyOptions{
 			Source: same, ReplaceTags: true,
 			Put: core.PutOptions{Size: -1, Tags: tags, Conditions: same, Request: core.NewRequestID()},
 		})
@@ -175,7 +175,7 @@ func (q *request) changeTags(tags map[string]string) error {
 }
 
 // putTags serves PutObjectTagging.
-func (q *request) putTags() error {
+func (q *request) putTags(ctx context.Context) error {
 	doc, err := q.readDocument(maxSmallDocument)
 	if err != nil {
 		return err
@@ -184,23 +184,23 @@ func (q *request) putTags() error {
 	if err != nil {
 		return err
 	}
-	if err := q.changeTags(tags); err != nil {
+	if err := q.changeTags(ctx, tags); err != nil {
 		return err
 	}
 	return q.status(http.StatusOK)
 }
 
 // deleteTags serves DeleteObjectTagging.
-func (q *request) deleteTags() error {
-	if err := q.changeTags(nil); err != nil {
+func (q *request) deleteTags(ctx context.Context) error {
+	if err := q.changeTags(ctx, nil); err != nil {
 		return err
 	}
 	return q.status(http.StatusNoContent)
 }
 
 // getTags serves GetObjectTagging.
-func (q *request) getTags() error {
-	info, err := q.objects.Head(q.r.Context(), q.bucket, q.key, core.GetOptions{})
+func (q *request) getTags(ctx context.Context) error {
+	info, err := q.objects.Head(ctx, q.bucket, q.key, core.GetOptions{})
 	if err != nil {
 		return err
 	}

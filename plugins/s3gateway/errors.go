@@ -101,8 +101,7 @@ func (q *request) describe(err error) *sigv4.Error {
 			err = berr
 		}
 	}
-	var e *sigv4.Error
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*sigv4.Error](err); ok {
 		return e
 	}
 	return q.translate(err)
@@ -168,18 +167,18 @@ func (q *request) translateFault(err error, e func(int, string, string) *sigv4.E
 }
 
 // fail sends an error as S3 does.
-func (q *request) fail(err error) {
+func (q *request) fail(ctx context.Context, err error) {
 	e := q.describe(err)
-	if e.Status >= http.StatusInternalServerError && e.Status != http.StatusNotImplemented && q.r.Context().Err() == nil {
+	if e.Status >= http.StatusInternalServerError && e.Status != http.StatusNotImplemented && ctx.Err() == nil {
 		q.log.Warn("s3 request failed", "method", q.r.Method, "bucket", q.alias, "key", q.key,
 			"request_id", string(q.idHex[:]), "code", e.Code, "err", err)
 	}
 	switch e.Status {
 	case http.StatusNotModified:
-		q.notModified()
+		q.notModified(ctx)
 		return
 	case http.StatusRequestedRangeNotSatisfiable:
-		e = q.rangeDetails(e)
+		e = q.rangeDetails(ctx, e)
 	case http.StatusServiceUnavailable:
 		q.set("Retry-After", "1")
 	}
@@ -188,10 +187,10 @@ func (q *request) fail(err error) {
 
 // notModified answers 304 with the headers that a cache wants, if the object
 // is still the one that was not modified.
-func (q *request) notModified() {
+func (q *request) notModified(ctx context.Context) {
 	o, err := q.getOptions()
 	if err == nil {
-		info, err := q.objects.Head(q.r.Context(), q.bucket, q.key, core.GetOptions{})
+		info, err := q.objects.Head(ctx, q.bucket, q.key, core.GetOptions{})
 		if err == nil && errors.Is(o.Conditions.CheckRead(info.ETag, info.Modified), core.ErrNotModified) {
 			q.set("ETag", `"`+info.ETag+`"`)
 			q.set("Last-Modified", info.Modified.UTC().Format(http.TimeFormat))
@@ -206,14 +205,14 @@ func (q *request) notModified() {
 }
 
 // rangeDetails says how large the object is.
-func (q *request) rangeDetails(e *sigv4.Error) *sigv4.Error {
+func (q *request) rangeDetails(ctx context.Context, e *sigv4.Error) *sigv4.Error {
 	out := *e
 	if q.query.Has("partNumber") {
 		out.Code, out.Message = "InvalidPartNumber", "The requested partnumber is not satisfiable"
 		return &out
 	}
 	out.Details = append(out.Details, sigv4.Detail{Name: "RangeRequested", Value: q.r.Header.Get("Range")})
-	if info, err := q.objects.Head(q.r.Context(), q.bucket, q.key, core.GetOptions{}); err == nil {
+	if info, err := q.objects.Head(ctx, q.bucket, q.key, core.GetOptions{}); err == nil {
 		q.set("Content-Range", fmt.Sprintf("bytes */%d", info.Size))
 		out.Details = append(out.Details, sigv4.Detail{Name: "ActualObjectSize", Value: strconv.FormatInt(info.Size, 10)})
 	}

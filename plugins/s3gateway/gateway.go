@@ -23,6 +23,7 @@
 package s3gateway
 
 import (
+	"context"
 	"errors"
 	"log/slog"
 	"net/http"
@@ -105,8 +106,8 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	q := &request{Gateway: g, w: w, r: r, id: core.NewRequestID()}
 	q.set("Server", "Shoal")
 	q.set("x-amz-request-id", q.requestID())
-	if err := q.serve(); err != nil {
-		q.fail(err)
+	if err := q.serve(r.Context()); err != nil {
+		q.fail(r.Context(), err)
 	}
 	if q.body != nil {
 		q.body.Release()
@@ -114,7 +115,7 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 // serve verifies the request and finds who answers it.
-func (q *request) serve() error {
+func (q *request) serve(ctx context.Context) error {
 	if q.r.Method == http.MethodOptions {
 		return errNoCORS()
 	}
@@ -131,7 +132,7 @@ func (q *request) serve() error {
 	}
 	q.alias, q.key, _ = strings.Cut(path, "/")
 	if path == "" {
-		return q.serveService()
+		return q.serveService(ctx)
 	}
 	if core.ValidateBucket(q.alias) != nil {
 		return errInvalidBucketName(q.alias)
@@ -140,17 +141,17 @@ func (q *request) serve() error {
 		return err
 	}
 	if q.key == "" {
-		return q.serveBucket()
+		return q.serveBucket(ctx)
 	}
 	if err := checkKey(q.key); err != nil {
 		return err
 	}
-	return q.serveObject()
+	return q.serveObject(ctx)
 }
 
-func (q *request) serveService() error {
+func (q *request) serveService(ctx context.Context) error {
 	if q.r.Method == http.MethodGet {
-		return q.listBuckets()
+		return q.listBuckets(ctx)
 	}
 	return errMethodNotAllowed(q.r.Method)
 }
@@ -169,20 +170,20 @@ func (q *request) subresource() string {
 	return ""
 }
 
-func (q *request) serveBucket() error {
+func (q *request) serveBucket(ctx context.Context) error {
 	sub := q.subresource()
 	if q.r.Method == http.MethodPut && sub == "" {
-		return q.createBucket()
+		return q.createBucket(ctx)
 	}
 	var err error
-	if q.bucket, err = q.objects.Bucket(q.r.Context(), q.alias); err != nil {
+	if q.bucket, err = q.objects.Bucket(ctx, q.alias); err != nil {
 		return err
 	}
 	switch q.r.Method {
 	case http.MethodGet:
 		switch sub {
 		case "":
-			return q.listObjects()
+			return q.listObjects(ctx)
 		case "acl":
 			return q.writeACL()
 		case "location":
@@ -190,7 +191,7 @@ func (q *request) serveBucket() error {
 		case "versioning":
 			return q.bucketVersioning()
 		case "uploads":
-			return q.listUploads()
+			return q.listUploads(ctx)
 		}
 		if err := errNotConfigured(sub); err != nil {
 			return err
@@ -201,11 +202,11 @@ func (q *request) serveBucket() error {
 		}
 	case http.MethodDelete:
 		if sub == "" {
-			return q.deleteBucket()
+			return q.deleteBucket(ctx)
 		}
 	case http.MethodPost:
 		if sub == "delete" {
-			return q.deleteObjects()
+			return q.deleteObjects(ctx)
 		}
 	case http.MethodPut:
 	default:
@@ -221,17 +222,17 @@ func orItself(sub string) string {
 	return sub
 }
 
-func (q *request) serveObject() error {
+func (q *request) serveObject(ctx context.Context) error {
 	if v, ok := q.query.Lookup("versionId"); ok && v != "null" {
 		return errInvalidArgument("versionId", v, "Invalid version id specified: versions are not kept; every object has the version \"null\".")
 	}
 	var err error
-	if q.bucket, err = q.objects.Bucket(q.r.Context(), q.alias); err != nil {
+	if q.bucket, err = q.objects.Bucket(ctx, q.alias); err != nil {
 		return err
 	}
 	sub := q.subresource()
 	if f := q.operation(sub); f != nil {
-		return f(q)
+		return f(q, ctx)
 	}
 	switch q.r.Method {
 	case http.MethodGet, http.MethodHead, http.MethodPut, http.MethodPost, http.MethodDelete:
@@ -241,7 +242,7 @@ func (q *request) serveObject() error {
 }
 
 // operation finds what serves a request for an object, nil for nothing.
-func (q *request) operation(sub string) func(*request) error {
+func (q *request) operation(sub string) func(*request, context.Context) error {
 	switch q.r.Method {
 	case http.MethodGet:
 		switch sub {

@@ -93,25 +93,25 @@ func afterMarker(o core.ListOptions, marker string) string {
 }
 
 // listObjects serves ListObjects and ListObjectsV2.
-func (q *request) listObjects() error {
+func (q *request) listObjects(ctx context.Context) error {
 	switch v, ok := q.query.Lookup("list-type"); {
 	case !ok:
-		return q.listV1()
+		return q.listV1(ctx)
 	case v == "2":
-		return q.listV2()
+		return q.listV2(ctx)
 	default:
 		return errInvalidArgument("list-type", v, "Invalid List Type specified in Request")
 	}
 }
 
-func (q *request) listV1() error {
+func (q *request) listV1(ctx context.Context) error {
 	l, err := q.readListing()
 	if err != nil {
 		return err
 	}
 	marker := q.query.Get("marker")
 	l.options.After = afterMarker(l.options, marker)
-	if err := q.fill(q.r.Context(), &l); err != nil {
+	if err := q.fill(ctx, &l); err != nil {
 		return err
 	}
 	x := q.beginListing(&l)
@@ -123,7 +123,7 @@ func (q *request) listV1() error {
 	return q.writeXML(http.StatusOK, x.end("ListBucketResult"))
 }
 
-func (q *request) listV2() error {
+func (q *request) listV2(ctx context.Context) error {
 	l, err := q.readListing()
 	if err != nil {
 		return err
@@ -133,7 +133,7 @@ func (q *request) listV2() error {
 		return err
 	}
 	l.options.After = max(l.options.After, startAfter)
-	if err := q.fill(q.r.Context(), &l); err != nil {
+	if err := q.fill(ctx, &l); err != nil {
 		return err
 	}
 	x := q.beginListing(&l)
@@ -209,9 +209,9 @@ type uploadsPage struct {
 // fillUploads collects a page. The object layer does not group uploads, so
 // groups are made here: behind the first upload of a group the listing goes on
 // behind the group.
-func (q *request) fillUploads(prefix, delimiter, afterKey, afterID string, limit int) (p uploadsPage, err error) {
+func (q *request) fillUploads(ctx context.Context, prefix, delimiter, afterKey, afterID string, limit int) (p uploadsPage, err error) {
 	for n := 0; n < limit; {
-		page, more, err := q.objects.Uploads(q.r.Context(), q.bucket, prefix, afterKey, afterID, limit-n)
+		page, more, err := q.objects.Uploads(ctx, q.bucket, prefix, afterKey, afterID, limit-n)
 		if err != nil {
 			return p, err
 		}
@@ -239,7 +239,7 @@ func (q *request) fillUploads(prefix, delimiter, afterKey, afterID string, limit
 	}
 	if p.more && limit > 0 {
 		// The rest of the last group is no reason to go on.
-		page, _, err := q.objects.Uploads(q.r.Context(), q.bucket, prefix, afterKey, afterID, 1)
+		page, _, err := q.objects.Uploads(ctx, q.bucket, prefix, afterKey, afterID, 1)
 		if err != nil {
 			return p, err
 		}
@@ -249,7 +249,7 @@ func (q *request) fillUploads(prefix, delimiter, afterKey, afterID string, limit
 }
 
 // listUploads serves ListMultipartUploads.
-func (q *request) listUploads() error {
+func (q *request) listUploads(ctx context.Context) error {
 	limit, err := q.limit("max-uploads", maxPage, maxPage)
 	if err != nil {
 		return err
@@ -267,7 +267,7 @@ func (q *request) listUploads() error {
 		afterKey = afterMarker(core.ListOptions{Prefix: prefix, Delimiter: delimiter}, keyMarker)
 		afterID = afterAll
 	}
-	p, err := q.fillUploads(prefix, delimiter, afterKey, afterID, limit)
+	p, err := q.fillUploads(ctx, prefix, delimiter, afterKey, afterID, limit)
 	if err != nil {
 		return err
 	}

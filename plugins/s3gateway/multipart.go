@@ -50,7 +50,7 @@ func (q *request) uploadChecksum() (c core.Checksum, err error) {
 }
 
 // createUpload serves CreateMultipartUpload.
-func (q *request) createUpload() error {
+func (q *request) createUpload(ctx context.Context) error {
 	o := core.PutOptions{Size: -1, Request: q.id}
 	if err := q.describeUpload(&o); err != nil {
 		return err
@@ -59,7 +59,7 @@ func (q *request) createUpload() error {
 	if o.Checksum, err = q.uploadChecksum(); err != nil {
 		return err
 	}
-	u, err := q.objects.CreateUpload(q.r.Context(), q.bucket, q.key, o)
+	u, err := q.objects.CreateUpload(ctx, q.bucket, q.key, o)
 	if err != nil {
 		return err
 	}
@@ -75,7 +75,7 @@ func (q *request) createUpload() error {
 }
 
 // putPart serves UploadPart.
-func (q *request) putPart() error {
+func (q *request) putPart(ctx context.Context) error {
 	number, err := parsePartNumber(q.query.Get("partNumber"))
 	if err != nil {
 		return err
@@ -84,7 +84,7 @@ func (q *request) putPart() error {
 	if err := q.openBody(&o); err != nil {
 		return err
 	}
-	p, err := q.objects.PutPart(q.r.Context(), q.bucket, q.key, q.query.Get("uploadId"), number, q.body, o)
+	p, err := q.objects.PutPart(ctx, q.bucket, q.key, q.query.Get("uploadId"), number, q.body, o)
 	if err != nil {
 		return err
 	}
@@ -98,12 +98,12 @@ func (q *request) putPart() error {
 }
 
 // completeUpload serves CompleteMultipartUpload.
-func (q *request) completeUpload() error {
+func (q *request) completeUpload(ctx context.Context) error {
 	o, parts, err := q.readComplete()
 	if err != nil {
 		return err
 	}
-	return q.slowly(func(ctx context.Context) ([]byte, error) {
+	return q.slowly(ctx, func(ctx context.Context) ([]byte, error) {
 		info, err := q.objects.CompleteUpload(ctx, q.bucket, q.key, q.query.Get("uploadId"), parts, o)
 		if err != nil {
 			return nil, q.completeError(err, o)
@@ -176,15 +176,15 @@ func (q *request) readComplete() (o core.PutOptions, parts []core.CompletePart, 
 }
 
 // abortUpload serves AbortMultipartUpload.
-func (q *request) abortUpload() error {
-	if err := q.objects.AbortUpload(q.r.Context(), q.bucket, q.key, q.query.Get("uploadId")); err != nil {
+func (q *request) abortUpload(ctx context.Context) error {
+	if err := q.objects.AbortUpload(ctx, q.bucket, q.key, q.query.Get("uploadId")); err != nil {
 		return err
 	}
 	return q.status(http.StatusNoContent)
 }
 
 // listParts serves ListParts.
-func (q *request) listParts() error {
+func (q *request) listParts(ctx context.Context) error {
 	limit, err := q.limit("max-parts", maxPage, maxPage)
 	if err != nil {
 		return err
@@ -194,7 +194,7 @@ func (q *request) listParts() error {
 		return err
 	}
 	// A page of nothing still says whether the upload exists.
-	u, parts, more, err := q.objects.Parts(q.r.Context(), q.bucket, q.key, q.query.Get("uploadId"), after, max(limit, 1))
+	u, parts, more, err := q.objects.Parts(ctx, q.bucket, q.key, q.query.Get("uploadId"), after, max(limit, 1))
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package s3gateway
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -59,12 +60,12 @@ func (q *request) describeRead(info *core.ObjectInfo, o core.GetOptions, start, 
 }
 
 // getObject serves GetObject.
-func (q *request) getObject() error {
+func (q *request) getObject(ctx context.Context) error {
 	o, err := q.getOptions()
 	if err != nil {
 		return err
 	}
-	obj, err := q.objects.Get(q.r.Context(), q.bucket, q.key, o)
+	obj, err := q.objects.Get(ctx, q.bucket, q.key, o)
 	if err != nil {
 		return err
 	}
@@ -82,7 +83,7 @@ func (q *request) getObject() error {
 		return err
 	}
 	// The status is out. Only a broken connection says that this is not all.
-	if d.werr == nil && q.r.Context().Err() == nil {
+	if d.werr == nil && ctx.Err() == nil {
 		q.log.Warn("s3 download broken off", "bucket", q.alias, "key", q.key,
 			"request_id", string(q.idHex[:]), "sent", n, "length", obj.Length, "err", err)
 	}
@@ -170,12 +171,12 @@ func (d *download) pump(r io.Reader) (n int64, err error) {
 }
 
 // headObject serves HeadObject.
-func (q *request) headObject() error {
+func (q *request) headObject(ctx context.Context) error {
 	o, err := q.getOptions()
 	if err != nil {
 		return err
 	}
-	info, err := q.objects.Head(q.r.Context(), q.bucket, q.key, o)
+	info, err := q.objects.Head(ctx, q.bucket, q.key, o)
 	if err != nil {
 		return err
 	}
@@ -226,7 +227,7 @@ func (q *request) openBody(o *core.PutOptions) error {
 }
 
 // putObject serves PutObject.
-func (q *request) putObject() error {
+func (q *request) putObject(ctx context.Context) error {
 	var o core.PutOptions
 	var err error
 	if err = q.describeUpload(&o); err != nil {
@@ -238,7 +239,7 @@ func (q *request) putObject() error {
 	if err = q.openBody(&o); err != nil {
 		return err
 	}
-	info, err := q.objects.Put(q.r.Context(), q.bucket, q.key, q.body, o)
+	info, err := q.objects.Put(ctx, q.bucket, q.key, q.body, o)
 	if err != nil {
 		return err
 	}
@@ -248,12 +249,12 @@ func (q *request) putObject() error {
 }
 
 // deleteObject serves DeleteObject.
-func (q *request) deleteObject() error {
+func (q *request) deleteObject(ctx context.Context) error {
 	c := readConditions(q.r.Header, "")
 	if len(c.IfNoneMatch) > 0 || !c.IfModifiedSince.IsZero() || !c.IfUnmodifiedSince.IsZero() {
 		return errNotImplemented("conditions other than If-Match for removals")
 	}
-	err := q.objects.Delete(q.r.Context(), q.bucket, q.key, c, q.id)
+	err := q.objects.Delete(ctx, q.bucket, q.key, c, q.id)
 	if errors.Is(err, core.ErrNotFound) && len(c.IfMatch) == 1 && c.IfMatch[0] == "*" {
 		// S3 answers 412 here, and 404 where an ETag was given.
 		err = fmt.Errorf("%s: %w", err.Error(), core.ErrPrecondition)

@@ -56,8 +56,7 @@ const keepAlive = 10 * time.Second
 // slowly answers with the document that f makes. If that takes long the
 // answer begins with status 200 and white space, and an error comes in its
 // body (AWS, CopyObject: "an error can occur after the 200 OK"); SDKs know.
-func (q *request) slowly(f func(ctx context.Context) ([]byte, error)) error {
-	ctx := q.r.Context()
+func (q *request) slowly(ctx context.Context, f func(ctx context.Context) ([]byte, error)) error {
 	waiting, stop := context.WithCancel(ctx)
 	done := make(chan struct{})
 	var doc []byte

@@ -119,8 +119,7 @@ func FuzzChunks(f *testing.F) {
 			t.Fatalf("%d bytes of %d, wire %d", len(got), length, len(wire))
 		}
 		if err != nil {
-			var e *Error
-			if !errors.As(err, &e) {
+			if _, ok := errors.AsType[*Error](err); !ok {
 				t.Fatalf("got %v, want an *Error", err)
 			}
 			return
