@@ -56,13 +56,15 @@ type driverMetrics struct {
 }
 
 func newDriver(clock core.Clock, log *slog.Logger, net Transport, cfg slot.Config) *driver {
-	return &driver{
+	d := &driver{
 		clock: clock, log: log, net: net, self: cfg.ID, node: slot.New(cfg),
 		waiters: map[slot.WriteID]chan slot.Result{},
 		disks:   map[core.DiskID]*diskIO{},
 		changed: make(chan struct{}),
 		work:    make(chan struct{}, 1),
 	}
+	d.effect.Store(d.node.Map()) // a lone voter knows it from the start
+	return d
 }
 
 // step lets f tell the protocol something and carries out what follows.
