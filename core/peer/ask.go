@@ -13,7 +13,7 @@ import (
 )
 
 // errAsked ends a connection that only asked.
-var errAsked = errors.New("asked who is here") //nolint:gochecknoglobals // a sentinel
+var errAsked = errors.New("asked who is here")
 
 // Member is a node of a cluster.
 type Member struct {

@@ -46,18 +46,18 @@ func (t *Transport) Call(ctx context.Context, to core.NodeID, method uint16, req
 }
 
 func (t *Transport) call(ctx context.Context, r *remote, method uint16, req []byte) ([]byte, error) {
-	op := fmt.Sprintf("call %d to", method)
-	if len(req) > MaxMessage {
-		return nil, fmt.Errorf("%s node %s: request of %d bytes, the limit is %d: %w: %w",
-			op, r.id, len(req), MaxMessage, core.ErrTooLarge, ErrNotSent)
+	lost := func(cause error, notSent bool) error {
+		return r.lost(fmt.Sprintf("call %d to", method), cause, notSent)
 	}
-	if !t.running() {
-		return nil, r.lost(op, errStopped, true)
-	}
-	if err := ctx.Err(); err != nil {
-		return nil, r.lost(op, err, true)
-	}
-	if r.id == t.o.Self {
+	switch err := ctx.Err(); {
+	case len(req) > MaxMessage:
+		return nil, fmt.Errorf("call %d to node %s: request of %d bytes, the limit is %d: %w: %w",
+			method, r.id, len(req), MaxMessage, core.ErrTooLarge, ErrNotSent)
+	case !t.running():
+		return nil, lost(errStopped, true)
+	case err != nil:
+		return nil, lost(err, true)
+	case r.id == t.o.Self:
 		r.callsServed.Add(1)
 		return t.serveCall(ctx, r.id, method, req)
 	}
@@ -65,26 +65,25 @@ func (t *Transport) call(ctx context.Context, r *remote, method uint16, req []by
 	case r.calls.slots <- struct{}{}:
 		defer func() { <-r.calls.slots }()
 	case <-ctx.Done():
-		return nil, r.lost(op, ctx.Err(), true)
+		return nil, lost(ctx.Err(), true)
 	case <-t.stopped:
-		return nil, r.lost(op, errStopped, true)
+		return nil, lost(errStopped, true)
 	}
 	cc, err := r.calls.conn(ctx)
 	if err != nil {
-		return nil, r.lost(op, err, true)
+		return nil, lost(err, true)
 	}
 	p, err := cc.begin(method, req)
 	if err != nil {
-		return nil, r.lost(op, err, true)
+		return nil, lost(err, true)
 	}
 	select {
 	case <-p.done:
 	case <-ctx.Done():
-		notSent := cc.cancel(p)
-		return nil, r.lost(op, ctx.Err(), notSent)
+		return nil, lost(ctx.Err(), cc.cancel(p))
 	}
 	if p.lost != nil {
-		return nil, r.lost(op, p.lost, !p.sent.Load())
+		return nil, lost(p.lost, !p.sent.Load())
 	}
 	return p.resp, p.err
 }

@@ -164,6 +164,7 @@ func TestCallCancelled(t *testing.T) {
 // Calls that are lost with the connection say whether they may have been
 // carried out.
 func TestCallsLost(t *testing.T) {
+	t.Parallel()
 	d := &directory{}
 	began, ended := make(chan struct{}, 1), make(chan struct{}, 1)
 	a := startNode(t, d, "n1", setup{})
@@ -332,6 +333,9 @@ func TestErrorsKeepTheirIdentity(t *testing.T) {
 	if names := sentinels(t); len(names) != ours {
 		t.Errorf("errors of package core: got codes for %d, want one for each of %v", ours, names)
 	}
+
+	// Nor is what looks like it, as time-outs of the operating system do.
+	wantNot(t, &failure{cause: fmt.Errorf("dial: %w", context.DeadlineExceeded)}, context.DeadlineExceeded)
 
 	d := &directory{}
 	var fail atomic.Pointer[error]

@@ -183,6 +183,29 @@ func TestTLSRelay(t *testing.T) {
 	wantIs(t, err, ErrWrongSecret)
 }
 
+func TestAsk(t *testing.T) {
+	cfg := selfSigned(t)
+	for name, with := range map[string]func(*Options){"plain": func(*Options) {}, "TLS": func(o *Options) { o.TLS = cfg }} {
+		t.Run(name, func(t *testing.T) {
+			var log logBuffer
+			b := startNode(t, &directory{}, "n2", setup{options: func(o *Options) { with(o); o.Log = log.logger() }})
+			ask := AskOptions{Addr: b.addr, Self: "n9", Secret: []byte(testSecret), TLS: b.o.TLS, Clock: clock{}}
+			got, err := Ask(t.Context(), ask)
+			if want := (Member{Cluster: "c1", Node: "n2"}); err != nil || got != want {
+				t.Errorf("got %+v, %v, want %+v", got, err, want)
+			}
+			if log.String() != "" {
+				t.Errorf("a proper question was logged: %s", log.String())
+			}
+			ask.Secret = []byte("some other secret")
+			_, err = Ask(t.Context(), ask)
+			wantIs(t, err, ErrWrongSecret)
+		})
+	}
+	_, err := Ask(t.Context(), AskOptions{Addr: "127.0.0.1:1", Self: "n9", Secret: []byte(testSecret), Clock: clock{}})
+	wantIs(t, err, core.ErrUnavailable)
+}
+
 // rawDial connects without a transport.
 func rawDial(t *testing.T, addr string) net.Conn {
 	t.Helper()
@@ -291,6 +314,7 @@ func TestHelloVersions(t *testing.T) {
 
 // Strangers are hung up on, and do not keep the node from its work.
 func TestStrangers(t *testing.T) {
+	t.Parallel()
 	d := &directory{}
 	a := startNode(t, d, "n1", setup{})
 	startNode(t, d, "n2", setup{transport: echoServer, options: func(o *Options) { o.DialTimeout = 300 * time.Millisecond }})
@@ -310,6 +334,7 @@ func TestStrangers(t *testing.T) {
 }
 
 func TestManyStrangers(t *testing.T) {
+	t.Parallel()
 	d := &directory{}
 	b := startNode(t, d, "n2", setup{transport: echoServer, options: func(o *Options) { o.DialTimeout = time.Second }})
 	var conns []net.Conn

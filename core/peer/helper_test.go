@@ -292,6 +292,8 @@ type proxy struct {
 	thawed chan struct{}
 	last   string // direction of the last bytes
 	turns  int    // changes of direction
+	budget int    // bytes that may pass back before it holds; -1: any number
+	held   chan struct{}
 }
 
 func newProxy(t testing.TB, target string) *proxy {
@@ -300,7 +302,7 @@ func newProxy(t testing.TB, target string) *proxy {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &proxy{l: l, target: target, thawed: make(chan struct{})}
+	p := &proxy{l: l, target: target, thawed: make(chan struct{}), budget: -1}
 	p.wg.Go(p.run)
 	t.Cleanup(func() {
 		_ = l.Close()
@@ -349,14 +351,51 @@ func (p *proxy) pipe(to, from net.Conn, dir string) {
 				<-thawed
 				return
 			}
-			if _, err := to.Write(buf[:n]); err != nil {
+			pass, held := n, (chan struct{})(nil)
+			if dir == "back" {
+				pass, held = p.spend(n)
+			}
+			if _, err := to.Write(buf[:pass]); err != nil {
 				return
+			}
+			if held != nil {
+				<-held
+				if _, err := to.Write(buf[pass:n]); err != nil {
+					return
+				}
 			}
 		}
 		if err != nil {
 			return
 		}
 	}
+}
+
+// hold lets n bytes pass back from the node, and the rest after resume.
+func (p *proxy) hold(n int) (resume func()) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	held := make(chan struct{})
+	p.budget, p.held = n, held
+	return sync.OnceFunc(func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.budget = -1
+		close(held)
+	})
+}
+
+// spend returns how many of n bytes may pass, and what to wait for with the
+// rest.
+func (p *proxy) spend(n int) (pass int, held chan struct{}) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.budget < 0 || n <= p.budget {
+		p.budget -= min(n, max(p.budget, 0))
+		return n, nil
+	}
+	pass, p.budget = p.budget, 0
+	return pass, p.held
 }
 
 // freeze keeps connections open and lets nothing pass any more.

@@ -290,6 +290,7 @@ func TestUnknownNode(t *testing.T) {
 // A peer that shows no sign of life, like a machine without power, is given up
 // after the time-out; pings alone keep a quiet connection.
 func TestSilentPeer(t *testing.T) {
+	t.Parallel()
 	d := &directory{}
 	a, b := startNode(t, d, "n1", setup{}), startNode(t, d, "n2", setup{})
 	p := newProxy(t, b.addr)
@@ -323,6 +324,7 @@ func TestSilentPeer(t *testing.T) {
 
 // A handler that takes its time is not a dead node.
 func TestSlowHandlerKeepsTheConnection(t *testing.T) {
+	t.Parallel()
 	d := &directory{}
 	a := startNode(t, d, "n1", setup{})
 	startSlow(t, d, "n2", nil)

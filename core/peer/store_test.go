@@ -257,6 +257,7 @@ func TestMissingDisks(t *testing.T) {
 
 // A node that is cut off leaves no shard and no open writer behind.
 func TestStoreCutOff(t *testing.T) {
+	t.Parallel()
 	for name, lose := range map[string]func(*proxy){"cut": (*proxy).cut, "silent": (*proxy).freeze} {
 		t.Run(name, func(t *testing.T) {
 			_, st, disk, p := startStore(t, nil)

@@ -373,6 +373,7 @@ func (s repeated) ReadAt(_ context.Context, p []byte, off int64) (int, error) {
 
 // However a writer goes, without its commit nothing is kept.
 func TestAborts(t *testing.T) {
+	t.Parallel()
 	big := random(1 << 20)
 	for _, test := range []struct {
 		name string
@@ -566,6 +567,47 @@ func TestReadCancelled(t *testing.T) {
 	_ = r.Close()
 }
 
+// A read that is given up while its bytes come in, and come no further.
+func TestReadCancelledHalfWay(t *testing.T) {
+	data := bytes.Repeat([]byte{1}, 200_000)
+	b := &bank{}
+	b.put("x", data)
+	a, _, p := startPair(t, b, func(o *Options) { o.Timeout = time.Hour })
+	r, err := a.OpenRead(t.Context(), "n2", bankService, []byte("x"), Range{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	resume := p.hold(100_000)
+	defer resume()
+	ctx, cancel := context.WithCancel(t.Context())
+	buf := make([]byte, len(data))
+	errs := make(chan error, 1)
+	go func() {
+		_, err := r.ReadAt(ctx, buf, 0)
+		errs <- err
+	}()
+	s := r.(*readStream)
+	await(t, "the first half", func() bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return s.reads[1] != nil && s.reads[1].filling && statsOf(a, "n2").BytesReceived >= 100_000
+	})
+	cancel()
+	wantIs(t, recv(t, "the end of the read", errs), context.Canceled)
+	clear(buf)
+	resume()
+	await(t, "the end of the connection", func() bool { return s.sc.c.failed() != nil })
+	_ = r.Close()
+	if got, err := a.OpenRead(t.Context(), "n2", bankService, []byte("x"), Range{0, 10}); err != nil {
+		t.Error(err)
+	} else {
+		_ = got.Close()
+	}
+	if !bytes.Equal(buf, make([]byte, len(buf))) {
+		t.Error("the bytes of the read were written to after its end")
+	}
+}
+
 // A stream that is closed while answers are still to come takes its connection
 // with it: they must not reach the next stream.
 func TestReadStreamClosedEarly(t *testing.T) {
@@ -723,6 +765,7 @@ func TestCommitCancelled(t *testing.T) {
 // A sink that does not take its bytes holds up its own stream only; that lives
 // on as long as the node shows signs of life.
 func TestStalledStream(t *testing.T) {
+	t.Parallel()
 	wait, release := barrier(t)
 	b := &bank{onWrite: func(_ context.Context, name string, _ int) error {
 		if name == "slow" {
@@ -767,6 +810,7 @@ func TestStalledStream(t *testing.T) {
 
 // A writer that takes its time is not a dead node.
 func TestIdleWriter(t *testing.T) {
+	t.Parallel()
 	b := &bank{}
 	a, n2, _ := startPair(t, b, nil)
 	w, err := a.OpenWrite(t.Context(), "n2", bankService, []byte("x"), true)
@@ -786,6 +830,7 @@ func TestIdleWriter(t *testing.T) {
 
 // A node that has gone silent fails the streams that wait for it.
 func TestSilentPeerEndsStreams(t *testing.T) {
+	t.Parallel()
 	wait, _ := barrier(t)
 	b := &bank{onCommit: func(context.Context, string) error { wait(); return nil }}
 	a, _, p := startPair(t, b, nil)

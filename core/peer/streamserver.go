@@ -392,7 +392,7 @@ func (s *streamServer) sendSection(sec Sectioner, req readRequest) (bool, error)
 		sent, err := sendFile(s.c.sys, f, at, int64(m))
 		s.c.wrote(sent)
 		if errors.Is(err, errors.ErrUnsupported) {
-			_, err = io.Copy(s.c, io.NewSectionReader(f, at, int64(m)))
+			_, err = io.CopyN(s.c, io.NewSectionReader(f, at, int64(m)), int64(m))
 		}
 		if err != nil {
 			return true, s.c.check(err) // the frame cannot be completed

@@ -237,7 +237,9 @@ func (t *Transport) dial(ctx context.Context, r *remote, k kind) (*conn, error) 
 	c, err := t.tryDial(ctx, r, k)
 	if err != nil {
 		r.dialFailures.Add(1)
-		if ctx.Err() == nil {
+		no := (*refused)(nil)
+		busy := errors.As(err, &no) && no.code == refusedBusy // it does answer
+		if ctx.Err() == nil && !busy {
 			r.gate.failed(err)
 		}
 		return nil, err
