@@ -17,6 +17,7 @@ type checker struct {
 	// committed is the newest committed version of each slot that a client was
 	// told of, or that an owner knew.
 	committed map[core.SlotID]core.Version
+	joined    map[joinedBy]bool
 	next      time.Duration // when all slots are due to be checked
 	top       core.Epoch
 }
@@ -25,6 +26,7 @@ func (c *checker) init(w *world) {
 	c.w = w
 	c.maps = map[core.Epoch]*core.Map{}
 	c.committed = map[core.SlotID]core.Version{}
+	c.joined = map[joinedBy]bool{}
 }
 
 // effect is told of a map that a node takes to be in effect: there is one per
@@ -60,16 +62,32 @@ func (c *checker) effect(nd *node, m *core.Map) {
 	}
 }
 
-// growth: a disk comes into an in-sync set only from joining, under the owner in
-// whose term it was joining.
+// growth: a disk comes into an in-sync set only from joining, by a proposal of
+// the owner under the ballot that was in effect.
 func (c *checker) growth(s core.SlotID, was, is *core.Map) {
 	for _, d := range is.Slots[s].Insync {
 		a, b := was.Slots[s], is.Slots[s]
 		if slices.Contains(a.Insync, d) {
 			continue
 		}
-		if !slices.Contains(a.Joining, d) || a.Owner() != b.Owner() || was.SlotBallot(s).Boot != is.SlotBallot(s).Boot {
+		if !slices.Contains(a.Joining, d) || !c.joined[joinedBy{s, d, was.SlotBallot(s)}] {
 			c.w.fail("slot %d: map %d puts disk %d in sync: %v after %v", s, is.Epoch, d, b, a)
+		}
+	}
+}
+
+// joinedBy is what an owner proposed.
+type joinedBy struct {
+	slot   core.SlotID
+	disk   core.DiskID
+	ballot core.Ballot
+}
+
+// proposed notes what owners say of joiners.
+func (c *checker) proposed(changes []core.Change) {
+	for i := range changes {
+		if x := &changes[i]; x.Kind == core.ChangeJoined {
+			c.joined[joinedBy{x.Slot, x.Disk, core.Ballot{Term: x.Term, Boot: x.Boot}}] = true
 		}
 	}
 }

@@ -79,10 +79,7 @@ func (w *world) strikeReplug(nd *node) {
 		}
 		w.report.Faults["replug"]++
 		w.trace("%s: disk %d is taken out", nd.id, d.id)
-		d.out = true
-		d.drop(w)
-		delete(nd.inUse, d.id)
-		nd.do(func(n *slot.Node, now core.Instant) { n.RemoveDisk(now, d.id) })
+		nd.unplug(d)
 		if w.chance(0.5) {
 			nd.propose(core.Change{Kind: core.ChangeFail, Disk: d.id})
 		}
@@ -105,7 +102,7 @@ func (w *world) plug(nd *node, d *disk) {
 func (w *world) attach(nd *node, d *disk) {
 	m := w.check.maps[w.check.top]
 	md := m.Disk(d.id)
-	if d.gone || d.out || nd.inUse[d.id] == d && md.State == core.DiskOK {
+	if d.gone || d.out || md == nil || nd.inUse[d.id] == d && md.State == core.DiskOK {
 		return
 	}
 	if nd.up && !nd.paused && nd.node.Map() != nil {
@@ -401,6 +398,7 @@ func (w *world) heal() {
 		nd.leaving = false
 		for _, d := range nd.disks {
 			w.plug(nd, d)
+			w.attach(nd, d)
 		}
 	}
 	w.after(time.Second, func() { w.endMaintenance() })

@@ -215,6 +215,7 @@ func (nd *node) do(f func(n *slot.Node, now core.Instant)) {
 		}
 		w.report.Alarms++
 	}
+	w.check.proposed(out.Changes)
 	nd.changes = append(nd.changes, out.Changes...)
 	if out.MapChanged {
 		nd.mapChanged()
@@ -295,6 +296,15 @@ func (nd *node) mapChanged() {
 		}
 	}
 	for _, d := range nd.disks {
+		if d.id != 0 && nd.inUse[d.id] == d && known[d.uuid] == 0 {
+			// Somebody said that it failed. It is let go, and an operator
+			// puts it back.
+			nd.unplug(d)
+			life := nd.life
+			w.after(w.between(time.Second, 5*time.Second), func() { nd.when(life, func() { w.plug(nd, d) }) })
+		}
+	}
+	for _, d := range nd.disks {
 		id := known[d.uuid]
 		if id == 0 || nd.inUse[id] != nil || d.gone || d.out {
 			continue
@@ -308,6 +318,14 @@ func (nd *node) mapChanged() {
 		nd.do(func(n *slot.Node, now core.Instant) { n.AddDisk(now, id, loaded) })
 	}
 	nd.register(m)
+}
+
+// unplug takes a disk out, with what was not synced.
+func (nd *node) unplug(d *disk) {
+	d.out = true
+	d.drop(nd.w)
+	delete(nd.inUse, d.id)
+	nd.do(func(n *slot.Node, now core.Instant) { n.RemoveDisk(now, d.id) })
 }
 
 // register proposes the node's start and its new disks.
