@@ -133,10 +133,14 @@ func (r *run) copier(m *core.Map) (action, error) {
 		return nil, fmt.Errorf("a bucket of the job was removed: %w", core.ErrNoSuchBucket)
 	}
 	return func(ctx context.Context, _ core.BucketID, f *core.Found, rec *core.Record) (result, error) {
+		began := r.m.o.Clock.Now()
 		end, out, why, err := r.m.o.Node.CopyObject(ctx, &engine.CopyTask{
 			From: *from, To: *to, Key: f.Key, ToKey: r.spec.destKey(f.Key), Source: engine.ContentOf(rec),
 			Job: r.spec.ID, Started: r.spec.Created,
 		})
+		if r.m.o.OnObject != nil {
+			r.m.o.OnObject("copy", began, out.Size, err)
+		}
 		switch {
 		case err != nil:
 			return result{}, err

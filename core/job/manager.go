@@ -33,6 +33,10 @@ type Options struct {
 	// OnChange, if not nil, is told of every change of a job's state. It must
 	// not block.
 	OnChange func(Job)
+	// OnObject, if not nil, is told of every object that this node has worked
+	// on: the operation ("copy"), when it began, the bytes written, and what
+	// went wrong. It must not block.
+	OnObject func(op string, began time.Time, written int64, err error)
 }
 
 // Manager runs this node's share of all jobs and starts, stops and shows them.

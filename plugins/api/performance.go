@@ -26,7 +26,7 @@ type NodePerformance struct {
 }
 
 // OpPerformance is about one kind of operation: get, put, head, delete, list,
-// peer-read, peer-write, repair.
+// and copy, an object of a job.
 type OpPerformance struct {
 	Op     string  `json:"op"`
 	Count  int64   `json:"count"` // in the window

@@ -207,7 +207,10 @@ func (s *server) serve(ctx context.Context) error {
 	for _, d := range s.disks {
 		s.node.AddDisk(engine.LocalDisk{UUID: d.disk.Identity().UUID, Name: d.name, Weight: d.weight, Disk: d.disk})
 	}
-	s.jobs = job.New(job.Options{Node: s.node, KV: s.bus.Jobs(), Clock: s.clock, Log: s.log})
+	s.jobs = job.New(job.Options{
+		Node: s.node, KV: s.bus.Jobs(), Clock: s.clock, Log: s.log,
+		OnObject: func(op string, began time.Time, written int64, err error) { s.meter.done(op, began, written, 0, err) },
+	})
 	s.node.Handle(methodLocal, s.serveLocal)
 	s.node.Handle(methodDisk, s.serveDisk)
 	s.register()
