@@ -311,7 +311,7 @@ func FuzzParse(f *testing.F) {
 	f.Add("? {a: b}\n: c\n1: 2\n~: x", "SHOAL_BUS_URL=nats://x:1")
 	f.Fuzz(func(t *testing.T, yaml, env string) {
 		if strings.Contains(yaml, "secret_file") || strings.Contains(env, "SECRET_FILE") {
-			t.Skip("reads files")
+			return // it would read files
 		}
 		c, err := Parse([]byte(yaml), []string{env})
 		if err != nil {
