@@ -16,6 +16,9 @@ import (
 // tickEvery is how often the protocol is told that time has passed.
 const tickEvery = 100 * time.Millisecond
 
+// fullRetry is how often a full disk is tried again.
+const fullRetry = 500 * time.Millisecond
+
 // maxSkew is by how much the boot clock and the wall clock may part between two
 // ticks before the node gives up its lease: one of them was set or stood still.
 const maxSkew = 500 * time.Millisecond
@@ -377,7 +380,16 @@ func (io *diskIO) apply(queue []slot.Persist) error {
 		}
 	}
 	if len(batches) > 0 {
-		if err := io.disk.Apply(io.ctx, batches); err != nil {
+		err := io.disk.Apply(io.ctx, batches)
+		for errors.Is(err, core.ErrNoSpace) {
+			// Nothing was applied. Until there is room this disk stays silent,
+			// and owners elsewhere go on without it.
+			if werr := io.driver.clock.Wait(io.ctx, fullRetry); werr != nil {
+				return werr
+			}
+			err = io.disk.Apply(io.ctx, batches)
+		}
+		if err != nil {
 			return err
 		}
 	}

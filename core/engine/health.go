@@ -43,13 +43,3 @@ func (h *health) shardFailed(d core.DiskID, err error) {
 		f.failed++
 	}
 }
-
-// of returns the counts of a disk.
-func (h *health) of(d core.DiskID) diskFaults {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if f := h.faults[d]; f != nil {
-		return *f
-	}
-	return diskFaults{}
-}

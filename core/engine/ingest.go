@@ -31,7 +31,6 @@ type ingest struct {
 	feed   chan []byte
 	spare  chan []byte
 	done   chan struct{}
-	err    error
 }
 
 // The ways to an object's ETag: etagFast is a bucket's choice, etagKeep that of

@@ -298,7 +298,7 @@ func (o *Objects) Get(ctx context.Context, bucket core.Bucket, key string, opt c
 func (n *Node) open(ctx context.Context, bucket *core.Bucket, key string, opt core.GetOptions, checkCond func(*core.Conditions, string, time.Time) error) (*core.Object, error) {
 	const tries = 5
 	for i := 0; ; i++ {
-		rec, row, err := n.record(ctx, bucket.ID, key)
+		rec, row, data, err := n.object(ctx, bucket.ID, key, true)
 		if err != nil {
 			return nil, err
 		}
@@ -310,7 +310,7 @@ func (n *Node) open(ctx context.Context, bucket *core.Bucket, key string, opt co
 		if err != nil {
 			return obj, err
 		}
-		obj.Body, err = n.body(ctx, bucket, key, rec, row.Version, obj.Start, obj.Length)
+		obj.Body, err = n.body(ctx, bucket, key, rec, data, obj.Start, obj.Length)
 		if err == nil {
 			return obj, nil
 		}
@@ -342,22 +342,24 @@ func span(rec *core.Record, opt *core.GetOptions) (start, length int64, err erro
 }
 
 // body opens the bytes of a record.
-func (n *Node) body(ctx context.Context, bucket *core.Bucket, key string, rec *core.Record, v core.Version, start, length int64) (io.ReadCloser, error) {
-	switch {
-	case rec.Inline != nil || length == 0:
-		return io.NopCloser(bytes.NewReader(rec.Inline[start : start+length])), nil
-	case hasDataRow(rec):
-		row, err := n.row(ctx, slotOf(n.driver.effect.Load(), bucket.ID, key), dataKey(objectKey(bucket.ID, key)))
-		if err != nil {
-			return nil, err
-		}
-		if row.Version != v || int64(len(row.Value)) != rec.Size {
-			return nil, fmt.Errorf("%q was replaced while it was read: %w", key, core.ErrConflict)
-		}
-		return io.NopCloser(bytes.NewReader(row.Value[start : start+length])), nil
+func (n *Node) body(ctx context.Context, bucket *core.Bucket, key string, rec *core.Record, data []byte, start, length int64) (io.ReadCloser, error) {
+	if !hasDataRow(rec) && len(rec.Extents) > 0 && length > 0 {
+		return n.openExtents(ctx, bucket.ID, key, rec.Extents, start, length)
 	}
-	return n.openExtents(ctx, bucket.ID, key, rec.Extents, start, length)
+	if rec.Inline != nil {
+		data = rec.Inline
+	}
+	if int64(len(data)) < start+length {
+		return nil, fmt.Errorf("data of %q: %d of %d bytes: %w", key, len(data), rec.Size, core.ErrCorrupt)
+	}
+	return memoryBody{bytes.NewReader(data[start : start+length])}, nil
 }
+
+// memoryBody is a body that is in memory; it writes itself in one piece.
+type memoryBody struct{ *bytes.Reader }
+
+// Close is part of io.Closer.
+func (memoryBody) Close() error { return nil }
 
 // Delete removes an object.
 func (o *Objects) Delete(ctx context.Context, bucket core.Bucket, key string, c core.Conditions, id core.RequestID) error {

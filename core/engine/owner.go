@@ -11,6 +11,10 @@ import (
 	"github.com/shoalstore/shoal/core/slot"
 )
 
+// smallEntry is the size of an entry, in bytes, that is taken even by a disk that
+// is nearly full: deletions are.
+const smallEntry = 1 << 10
+
 // newestVersion is above every version there is.
 var newestVersion = core.Version{Term: math.MaxUint64, Boot: math.MaxUint64, Seq: math.MaxUint64} //nolint:gochecknoglobals // a constant
 
@@ -55,6 +59,15 @@ func (w *write) run(ctx context.Context) (outcome, error) {
 		return outcome{}, err
 	}
 	w.reading = g
+	if r, ok := disk.(interface{ Room(bytes int64) error }); ok {
+		// A full disk refuses before it has promised anything. What frees
+		// space is small.
+		if size := int64(w.m.entry.Size()); size > smallEntry {
+			if err := r.Room(size); err != nil {
+				return outcome{}, fmt.Errorf("slot %d: %w", w.m.slot, err)
+			}
+		}
+	}
 	if out, done, err := w.remembered(ctx, disk); done || err != nil {
 		return out, err
 	}
@@ -202,7 +215,7 @@ func (c *check) eval(row *core.Row, exists bool) error {
 }
 
 // errPlaceAgain says that a shard was put on a disk that takes no new data.
-var errPlaceAgain = fmt.Errorf("a disk that was chosen is leaving: %w", core.ErrConflict) //nolint:gochecknoglobals // a sentinel
+var errPlaceAgain = fmt.Errorf("a disk that was chosen is leaving: %w", core.ErrConflict)
 
 // checkBucket refuses writes to a bucket that is not there or not ready, and
 // records that name a disk which takes no new data.
@@ -317,18 +330,56 @@ func absent(err error) bool {
 
 // get answers a linearizable read of a row of a slot that this node owns.
 func (n *Node) get(ctx context.Context, s core.SlotID, k core.RowKey) (core.Row, error) {
+	row, _, err := n.getRows(ctx, s, k, false)
+	return row, err
+}
+
+// getRows is get, and with data what a small object keeps in a row of its own.
+func (n *Node) getRows(ctx context.Context, s core.SlotID, k core.RowKey, data bool) (core.Row, []byte, error) {
 	g, _, err := n.reading(s)
 	if err != nil {
-		return core.Row{}, err
+		return core.Row{}, nil, err
 	}
 	row, err := n.rowAt(ctx, s, k, &g)
-	if err != nil && !absent(err) {
-		return core.Row{}, err
+	var value []byte
+	if err == nil && data {
+		value, err = n.dataOf(ctx, s, &row, &g)
+	}
+	if err != nil && !errors.Is(err, core.ErrNotFound) && !errors.Is(err, core.ErrNoSuchUpload) {
+		return core.Row{}, nil, err
 	}
 	if lost := n.driver.check(g); lost != nil {
-		return core.Row{}, lost
+		return core.Row{}, nil, lost
 	}
-	return row, err
+	return row, value, err
+}
+
+// dataOf reads the data row of an object's row, nil if it has none. Both must
+// be of one version: between them the object may have been replaced.
+func (n *Node) dataOf(ctx context.Context, s core.SlotID, row *core.Row, g *slot.Reading) ([]byte, error) {
+	for {
+		rec, err := core.DecodeRecord(row.Value)
+		if err != nil {
+			return nil, fmt.Errorf("record of %q: %w", row.Key, err)
+		}
+		if !hasDataRow(rec) {
+			return nil, nil
+		}
+		d, err := n.rowAt(ctx, s, dataKey(row.RowKey), g)
+		if err == nil && d.Version == row.Version {
+			return d.Value, nil
+		}
+		if err != nil && !errors.Is(err, core.ErrNotFound) {
+			return nil, err
+		}
+		was := row.Version
+		if *row, err = n.rowAt(ctx, s, row.RowKey, g); err != nil {
+			return nil, err
+		}
+		if row.Version == was {
+			return nil, fmt.Errorf("data of %q is missing: %w", row.Key, core.ErrCorrupt)
+		}
+	}
 }
 
 // dataKey names the row with the data of a small object.

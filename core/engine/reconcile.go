@@ -368,7 +368,7 @@ func (h *reconciler) unreadable(m *core.Map, rec *core.Record) bool {
 
 // errWaits says that an object cannot be completed before something else
 // happens: a node within its grace comes back, or another disk joins.
-var errWaits = errors.New("waits for a node or disk") //nolint:gochecknoglobals // a sentinel
+var errWaits = errors.New("waits for a node or disk")
 
 // object brings the shards of one object or part to where they should be. With
 // deep every shard is read and verified first.

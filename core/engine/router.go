@@ -80,7 +80,7 @@ func (n *Node) attempt(ctx context.Context, m *core.Map, s core.SlotID, method u
 }
 
 // errMoved ends an attempt whose owner is not one any more.
-var errMoved = fmt.Errorf("the slot changed hands: %w", core.ErrUnavailable) //nolint:gochecknoglobals // a sentinel
+var errMoved = fmt.Errorf("the slot changed hands: %w", core.ErrUnavailable)
 
 // watchOwner cancels an attempt once a map in effect names another owner.
 func (n *Node) watchOwner(ctx context.Context, done <-chan struct{}, s core.SlotID, owner core.NodeID, boot uint64, cancel context.CancelCauseFunc) {
@@ -124,30 +124,48 @@ func (n *Node) write(ctx context.Context, m *mutation) (outcome, error) {
 
 // row reads a row from its slot's owner.
 func (n *Node) row(ctx context.Context, s core.SlotID, k core.RowKey) (core.Row, error) {
-	resp, err := n.call(ctx, s, methodGet, appendGet(nil, s, k))
+	row, _, err := n.rows(ctx, s, k, false)
+	return row, err
+}
+
+// rows is row, and with data the value of the row that holds an object's data,
+// nil if there is none.
+func (n *Node) rows(ctx context.Context, s core.SlotID, k core.RowKey, data bool) (core.Row, []byte, error) {
+	resp, err := n.call(ctx, s, methodGet, appendGet(nil, s, k, data))
 	if err != nil {
-		return core.Row{}, err
+		return core.Row{}, nil, err
 	}
 	d := reader{b: resp}
 	f := d.found()
-	return f.Row, d.err
+	var value []byte
+	if len(d.b) > 0 {
+		value = d.blob()
+	}
+	return f.Row, value, d.err
 }
 
 // record reads an object's record.
 func (n *Node) record(ctx context.Context, b core.BucketID, key string) (*core.Record, core.Row, error) {
+	rec, row, _, err := n.object(ctx, b, key, false)
+	return rec, row, err
+}
+
+// object reads an object's record, and with data what a small object keeps in a
+// row of its own.
+func (n *Node) object(ctx context.Context, b core.BucketID, key string, data bool) (*core.Record, core.Row, []byte, error) {
 	m := n.driver.effect.Load()
 	if m == nil {
-		return nil, core.Row{}, fmt.Errorf("this node knows no map in effect yet: %w", core.ErrUnavailable)
+		return nil, core.Row{}, nil, fmt.Errorf("this node knows no map in effect yet: %w", core.ErrUnavailable)
 	}
-	row, err := n.row(ctx, slotOf(m, b, key), core.RowKey{Bucket: b, Space: core.SpaceObject, Key: key})
+	row, value, err := n.rows(ctx, slotOf(m, b, key), objectKey(b, key), data)
 	if err != nil {
-		return nil, row, err
+		return nil, row, nil, err
 	}
 	rec, err := core.DecodeRecord(row.Value)
 	if err != nil {
-		return nil, row, fmt.Errorf("record of %q: %w", key, err)
+		return nil, row, nil, fmt.Errorf("record of %q: %w", key, err)
 	}
-	return rec, row, nil
+	return rec, row, value, nil
 }
 
 // serve answers a call of another node or of this one.
@@ -164,15 +182,19 @@ func (n *Node) serve(ctx context.Context, from core.NodeID, method uint16, req [
 		}
 		return appendOutcome(nil, out), nil
 	case methodGet:
-		s, k, err := decodeGet(req)
+		s, k, data, err := decodeGet(req)
 		if err != nil {
 			return nil, err
 		}
-		row, err := n.get(ctx, s, k)
+		row, value, err := n.getRows(ctx, s, k, data)
 		if err != nil {
 			return nil, err
 		}
-		return appendFound(nil, &core.Found{Slot: s, Row: row}), nil
+		out := appendFound(nil, &core.Found{Slot: s, Row: row})
+		if value != nil {
+			out = appendBlob(out, value)
+		}
+		return out, nil
 	case methodScan:
 		return n.serveScan(ctx, req)
 	case methodSlotScan:

@@ -159,16 +159,19 @@ func decodeOutcome(b []byte) (outcome, error) {
 	return o, d.err
 }
 
-// appendGet is the request for a row.
-func appendGet(b []byte, s core.SlotID, k core.RowKey) []byte {
-	return appendRowKey(binary.AppendUvarint(b, uint64(s)), k)
+// appendGet is the request for a row; with data the row that holds an object's
+// data comes along.
+func appendGet(b []byte, s core.SlotID, k core.RowKey, data bool) []byte {
+	b = appendRowKey(binary.AppendUvarint(b, uint64(s)), k)
+	return append(b, boolByte(data))
 }
 
-func decodeGet(b []byte) (core.SlotID, core.RowKey, error) {
+func decodeGet(b []byte) (s core.SlotID, k core.RowKey, data bool, err error) {
 	d := reader{b: b}
-	s := core.SlotID(d.uvarint())
-	k := d.rowKey()
-	return s, k, d.err
+	s = core.SlotID(d.uvarint())
+	k = d.rowKey()
+	data = d.byte() != 0
+	return s, k, data, d.err
 }
 
 // appendFound appends a row with its slot.
