@@ -65,7 +65,7 @@ func TestScenarios(t *testing.T) {
 func play(script string) (string, error) {
 	var out strings.Builder
 	var s *stage
-	for _, line := range strings.Split(strings.TrimRight(script, "\n"), "\n") {
+	for line := range strings.SplitSeq(strings.TrimRight(script, "\n"), "\n") {
 		if strings.HasPrefix(line, "    ") {
 			continue
 		}
@@ -83,7 +83,7 @@ func play(script string) (string, error) {
 		if err != nil {
 			return "", fmt.Errorf("%s: %w", line, err)
 		}
-		for _, l := range strings.Split(strings.TrimRight(s.out.String(), "\n"), "\n") {
+		for l := range strings.SplitSeq(strings.TrimRight(s.out.String(), "\n"), "\n") {
 			if l != "" {
 				out.WriteString("    " + l + "\n")
 			}
@@ -104,7 +104,7 @@ func cluster(args []string) (*stage, error) {
 }
 
 func diskList(text string) (out []core.DiskID, err error) {
-	for _, w := range strings.Split(text, ",") {
+	for w := range strings.SplitSeq(text, ",") {
 		n, err := strconv.Atoi(w)
 		if err != nil {
 			return nil, err
