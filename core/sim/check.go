@@ -18,8 +18,9 @@ type checker struct {
 	// told of, or that an owner knew.
 	committed map[core.SlotID]core.Version
 	joined    map[joinedBy]bool
-	next      time.Duration // when all slots are due to be checked
-	top       core.Epoch
+	// next and nextShards are when all slots and shards are due to be checked.
+	next, nextShards time.Duration
+	top              core.Epoch
 }
 
 func (c *checker) init(w *world) {
@@ -148,6 +149,10 @@ func (c *checker) step() {
 			c.onAllInsync(s)
 		}
 	}
+	if w.now >= c.nextShards {
+		c.nextShards = w.now + 250*time.Millisecond
+		c.shardsThere()
+	}
 }
 
 // onAllInsync checks the disks that are in sync by the newest map in effect.
@@ -255,7 +260,8 @@ func (w *world) finish() {
 	if w.failure != nil {
 		return
 	}
-	// Let marks spread.
+	// Let writes end and marks spread.
+	w.still = true
 	w.loopFor(3 * time.Second)
 	for i, k := range w.keys() {
 		c := &client{w: w, no: 1000 + i}

@@ -75,9 +75,26 @@ func (c *client) next() {
 		}
 	}
 	op := w.history.begin(c.no, q, w.now)
+	if (q.kind == opPut || q.kind == opCreate) && w.chance(0.4) {
+		w.putShards(q.key, func(places []place) {
+			q.places = places
+			c.carryOut(op, q)
+		})
+		return
+	}
+	c.carryOut(op, q)
+}
+
+// carryOut asks until there is an answer. The shards of a write that was surely
+// refused go.
+func (c *client) carryOut(op *operation, q request) {
+	w := c.w
 	c.ask(q, func(r reply) {
 		w.history.end(op, r, w.now)
 		w.report.Ops++
+		if q.kind == opCreate && !r.took {
+			w.deleteShards(0, q.places)
+		}
 		c.pause()
 	}, func() {
 		w.report.Open++

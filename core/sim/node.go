@@ -32,6 +32,7 @@ type node struct {
 	locks     map[string][]func()
 	voters    []slot.Persist
 	leaving   bool
+	barred    map[int]bool // shards that no record may name any more
 }
 
 // disk is a device: what is durable, and what is on its way.
@@ -39,6 +40,7 @@ type disk struct {
 	uuid    string
 	id      core.DiskID
 	store   *store
+	shards  map[int]shard
 	pending []slot.Persist
 	busy    bool
 	gone    bool // for good
@@ -80,7 +82,7 @@ func (w *world) name(what string) string {
 }
 
 func (nd *node) addDisk() *disk {
-	d := &disk{uuid: nd.w.name("disk"), store: newStore()}
+	d := &disk{uuid: nd.w.name("disk"), store: newStore(), shards: map[int]shard{}}
 	nd.disks = append(nd.disks, d)
 	return d
 }
@@ -95,7 +97,7 @@ func (nd *node) start() {
 	nd.boot = uint64(w.now/time.Millisecond)*100 + uint64(nd.life)
 	nd.offset = w.between(time.Hour, 2*time.Hour)
 	nd.inUse = map[core.DiskID]*disk{}
-	nd.changes, nd.proposing = nil, false
+	nd.changes, nd.proposing, nd.barred = nil, false, map[int]bool{}
 	nd.waiters, nd.locks = map[slot.WriteID]func(slot.Result){}, map[string][]func(){}
 	nd.node = slot.New(slot.Config{
 		ID: nd.id, Boot: nd.boot, Rules: w.opt.Rules, Voter: nd.voter, Started: nd.boottime(),
@@ -108,6 +110,8 @@ func (nd *node) start() {
 	life := nd.life
 	nd.every(life, 100*time.Millisecond, nd.tick)
 	nd.every(life, 250*time.Millisecond, nd.steward)
+	nd.every(life, movesEvery, nd.move)
+	nd.every(life, sweepEvery, nd.sweep)
 	nd.every(life, 2*time.Second, func() {
 		w.bus.load(func(m *core.Map, _ uint64, err error) {
 			if err == nil {

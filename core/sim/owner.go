@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"slices"
 	"time"
 
 	"github.com/shoalstore/shoal/core"
@@ -15,6 +16,7 @@ const (
 	opPut
 	opDelete
 	opCreate // a put that must find nothing
+	opMove   // names other places for what a version wrote
 )
 
 // request is a client's operation on one key.
@@ -25,6 +27,10 @@ type request struct {
 	id    core.RequestID
 	// again says that earlier attempts of the request may be on their way.
 	again bool
+	// places are where the shards of a large value are; version is what a
+	// move was made of.
+	places  []place
+	version core.Version
 }
 
 // reply is the answer: the value read, or for a create whether it took place.
@@ -131,10 +137,7 @@ func valueOf(row core.Row, ok bool) int {
 	if !ok {
 		return 0
 	}
-	v := 0
-	for _, c := range row.Value {
-		v = v*10 + int(c-'0')
-	}
+	v, _ := decodeValue(row.Value)
 	return v
 }
 
@@ -160,12 +163,13 @@ func (nd *node) change(q request, answer func(reply)) {
 			stop(reply{took: len(e.Answer) == 0})
 			return
 		}
-		_, exists, err := nd.rowAt(g, q.key)
-		if err != nil {
+		old, exists, err := nd.rowAt(g, q.key)
+		barred := slices.ContainsFunc(q.places, func(p place) bool { return nd.barred[p.id] })
+		if err != nil || barred {
 			stop(reply{err: true})
 			return
 		}
-		if q.kind == opCreate && exists {
+		if q.kind == opCreate && exists || q.kind == opMove && (!exists || old.Version != q.version) {
 			if nd.node.Check(nd.boottime(), g) != nil {
 				stop(reply{err: true})
 				return
@@ -181,9 +185,14 @@ func (nd *node) change(q request, answer func(reply)) {
 		}
 		row := core.Row{RowKey: keyRow(q.key), Deleted: q.kind == opDelete}
 		if q.kind != opDelete {
-			row.Value = []byte(itoa(q.value))
+			row.Value = encodeValue(q.value, q.places)
 		}
-		nd.proposeEntry(q, core.Entry{Request: q.id, Rows: []core.Row{row}}, stop)
+		nd.proposeEntry(q, core.Entry{Request: q.id, Rows: []core.Row{row}}, func(r reply) {
+			if _, named := decodeValue(old.Value); !r.err && exists {
+				nd.w.deleteShards(linger, without(named, q.places))
+			}
+			stop(r)
+		})
 	})
 }
 
@@ -201,17 +210,6 @@ func (nd *node) proposeEntry(q request, e core.Entry, stop func(reply)) {
 	if err != nil {
 		stop(reply{err: true})
 	}
-}
-
-func itoa(v int) string {
-	if v == 0 {
-		return "0"
-	}
-	var b []byte
-	for ; v > 0; v /= 10 {
-		b = append([]byte{byte('0' + v%10)}, b...)
-	}
-	return string(b)
 }
 
 // list returns what the node holds of all keys: the rows of the slots that it

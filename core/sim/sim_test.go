@@ -43,9 +43,25 @@ func TestSim(t *testing.T) {
 		}
 	})
 	t.Logf("%+v", total)
+	if count < 100 {
+		return
+	}
 	c := total.Coverage
-	if count >= 100 && (c.TakeOversInFlight == 0 || c.Joins == 0 || c.Drops == 0 || total.VoterChanges == 0 || c.Undone == 0 || c.JoinsFromFloor == 0) {
-		t.Errorf("something was never met: %+v", total)
+	met := map[string]int{
+		"take-overs with writes in flight": c.TakeOversInFlight, "members that undid": c.Undone, "joins": c.Joins,
+		"joins of all records": c.JoinsFromFloor, "drops": c.Drops, "voter changes": total.VoterChanges,
+		"shards deleted": total.ShardsDeleted, "shards moved": total.ShardsMoved, "shards disowned": total.ShardsSwept,
+	}
+	for _, f := range []string{
+		"crash", "pause", "cut", "loss", "bus", "rollback", "disk", "replug", "map", "voters", "voter state", "stop",
+		"new disk", "new node", "clock",
+	} {
+		met["fault "+f] = total.Faults[f]
+	}
+	for what, n := range met {
+		if n == 0 {
+			t.Errorf("never met: %s", what)
+		}
 	}
 }
 
@@ -72,6 +88,10 @@ func runSeeds(t *testing.T, first uint64, n int, rules slot.Rules, each func(Rep
 				total.Maps += r.Maps
 				total.VoterChanges += r.VoterChanges
 				total.Alarms += r.Alarms
+				total.Shards += r.Shards
+				total.ShardsDeleted += r.ShardsDeleted
+				total.ShardsMoved += r.ShardsMoved
+				total.ShardsSwept += r.ShardsSwept
 				total.Coverage = total.Coverage.Add(r.Coverage)
 				for k, v := range r.Faults {
 					total.Faults[k] += v

@@ -34,6 +34,8 @@ type Report struct {
 	// VoterChanges and Maps count maps in effect; Alarms are those that were
 	// asked for.
 	VoterChanges, Maps, Alarms int
+	// Shards were written, deleted, moved by reconcile, and disowned.
+	Shards, ShardsDeleted, ShardsMoved, ShardsSwept int
 }
 
 // world is a cluster under simulation.
@@ -54,6 +56,7 @@ type world struct {
 	check   checker
 	failure error
 	quiet   bool // no more faults: the cluster is to recover
+	still   bool // no more writes either
 	coord   map[core.NodeID]bool
 	clients []*client
 	nextVal int

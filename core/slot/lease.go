@@ -117,7 +117,8 @@ func (n *Node) HoldsLease(now core.Instant) bool {
 	if l.turned != 0 && l.before.majority(n.effect.Voters, now, n.p.LeaseUse) {
 		return true
 	}
-	return l.sent.majority(n.effect.Voters, now, n.p.LeaseUse) && l.sent.majority(n.newest.Voters, now, n.p.LeaseUse)
+	return l.sent.majority(n.effect.Voters, now, n.p.LeaseUse) &&
+		(n.newest == n.effect || l.sent.majority(n.newest.Voters, now, n.p.LeaseUse))
 }
 
 // DropLease forgets all grants. The driver calls it when the node's clocks
