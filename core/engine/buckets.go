@@ -150,7 +150,11 @@ func (n *Node) bucket(ctx context.Context, find func(*core.Map) *core.Bucket, na
 
 // known says whether the bucket still exists.
 func (n *Node) known(ctx context.Context, b core.Bucket) error {
-	_, err := n.bucket(ctx, func(m *core.Map) *core.Bucket { return m.Bucket(b.ID) }, b.Alias)
+	name := b.Alias
+	if name == "" {
+		name = fmt.Sprint(b.ID)
+	}
+	_, err := n.bucket(ctx, func(m *core.Map) *core.Bucket { return m.Bucket(b.ID) }, name)
 	return err
 }
 

@@ -133,7 +133,7 @@ func (w *write) remembered(ctx context.Context, disk Disk) (outcome, bool, error
 // check evaluates the checks, the bucket's state and the places named, and
 // completes the rows by what the replaced ones ask for.
 func (w *write) check(ctx context.Context) error {
-	if err := w.checkBucket(); err != nil {
+	if err := w.checkBucket(ctx); err != nil {
 		return err
 	}
 	for i := range w.m.checks {
@@ -219,11 +219,18 @@ var errPlaceAgain = fmt.Errorf("a disk that was chosen is leaving: %w", core.Err
 
 // checkBucket refuses writes to a bucket that is not there or not ready, and
 // records that name a disk which takes no new data.
-func (w *write) checkBucket() error {
+func (w *write) checkBucket(ctx context.Context) error {
 	newest, m, _ := w.node.driver.maps()
 	id := w.m.entry.Rows[0].Bucket
 	if id == core.SystemBucket {
 		return nil
+	}
+	if m.Bucket(id) == nil {
+		// It may just have been created: only the newest map can say no.
+		if _, err := w.node.fresh(ctx); err != nil {
+			return err
+		}
+		newest, m, _ = w.node.driver.maps()
 	}
 	for _, m := range []*core.Map{newest, m} {
 		b := m.Bucket(id)

@@ -159,6 +159,12 @@ func (n *Node) object(ctx context.Context, b core.BucketID, key string, data boo
 	}
 	row, value, err := n.rows(ctx, slotOf(m, b, key), objectKey(b, key), data)
 	if err != nil {
+		if errors.Is(err, core.ErrNotFound) && n.driver.effect.Load().Bucket(b) == nil {
+			err = n.known(ctx, core.Bucket{ID: b})
+			if err == nil {
+				err = fmt.Errorf("key %q: %w", key, core.ErrNotFound)
+			}
+		}
 		return nil, row, nil, err
 	}
 	rec, err := core.DecodeRecord(row.Value)
