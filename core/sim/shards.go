@@ -148,6 +148,9 @@ func (nd *node) move() {
 		}
 		nd.when(life, func() {
 			nd.serve(q, func(r reply) {
+				if w.chance(0.05) {
+					r = reply{err: true} // the answer is lost
+				}
 				if !r.err && !r.took {
 					w.deleteShards(0, fresh[:1]) // it will never be named
 				}
