@@ -31,7 +31,21 @@ type mapkeeper struct {
 
 	mu    sync.Mutex
 	queue []*proposal
-	ready chan struct{} // capacity 1
+	asked map[askedChange]bool // by the protocol, waiting or under way
+	ready chan struct{}        // capacity 1
+}
+
+// askedChange is what tells one change of a row from another.
+type askedChange struct {
+	kind core.ChangeKind
+	slot core.SlotID
+	disk core.DiskID
+	term core.Epoch
+	boot uint64
+}
+
+func askedOf(c *core.Change) askedChange {
+	return askedChange{kind: c.Kind, slot: c.Slot, disk: c.Disk, term: c.Term, boot: c.Boot}
 }
 
 // proposal is a group of changes somebody waits for.
@@ -44,7 +58,7 @@ type proposal struct {
 }
 
 func newMapkeeper(d *driver, clock core.Clock, log *slog.Logger, reg bus.Register, save func(*core.Map) error) *mapkeeper {
-	return &mapkeeper{driver: d, clock: clock, log: log, reg: reg, saveMap: save, ready: make(chan struct{}, 1)}
+	return &mapkeeper{driver: d, clock: clock, log: log, reg: reg, saveMap: save, asked: map[askedChange]bool{}, ready: make(chan struct{}, 1)}
 }
 
 // enqueue adds a proposal that is made as soon as the bus takes it.
@@ -58,6 +72,23 @@ func (k *mapkeeper) enqueue(changes []core.Change) *proposal {
 	default:
 	}
 	return p
+}
+
+// ask takes what the protocol proposes, which it does again and again until a map
+// answers: what is waiting already, while the bus is away, is not added.
+func (k *mapkeeper) ask(changes []core.Change) {
+	var fresh []core.Change
+	k.mu.Lock()
+	for i := range changes {
+		if a := askedOf(&changes[i]); !k.asked[a] {
+			k.asked[a] = true
+			fresh = append(fresh, changes[i])
+		}
+	}
+	k.mu.Unlock()
+	if len(fresh) > 0 {
+		k.enqueue(fresh)
+	}
 }
 
 // propose makes changes and waits until the map with them is in effect. The
@@ -165,6 +196,11 @@ func (k *mapkeeper) make(ctx context.Context, queue []*proposal) {
 		}
 		epoch, errs, err = k.try(ctx, changes)
 	}
+	k.mu.Lock()
+	for i := range changes {
+		delete(k.asked, askedOf(&changes[i]))
+	}
+	k.mu.Unlock()
 	for _, p := range queue {
 		if err != nil {
 			p.err = err

@@ -99,7 +99,7 @@ func New(o Options) *Node {
 	})
 	n.keeper = newMapkeeper(n.driver, o.Clock, o.Log, o.Register, o.SaveMap)
 	n.driver.saveVoter = o.SaveVoter
-	n.driver.onChanges = func(c []core.Change) { n.keeper.enqueue(c) }
+	n.driver.onChanges = func(c []core.Change) { n.keeper.ask(c) }
 	n.driver.onDisk = func(id core.DiskID, err error) { n.diskFailed(id, err) }
 	n.garbage = newGarbage(n, o.Clock, o.Log)
 	n.heal = newReconciler(n)
