@@ -1,6 +1,7 @@
 package disk
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -10,8 +11,11 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/cockroachdb/pebble/v2/sstable"
+	"github.com/cockroachdb/pebble/v2/sstable/blob"
 	pvfs "github.com/cockroachdb/pebble/v2/vfs"
 
+	"github.com/shoalstore/shoal/core"
 	"github.com/shoalstore/shoal/core/vfs"
 )
 
@@ -131,6 +135,9 @@ func (p *pebbleFS) Open(name string, opts ...pvfs.OpenOption) (pvfs.File, error)
 		return over.Open(name, opts...)
 	}
 	f, err := p.fs.Open(name)
+	if strings.HasSuffix(name, ".blob") {
+		f, err = checkedBlob(f, err)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -139,6 +146,36 @@ func (p *pebbleFS) Open(name string, opts ...pvfs.OpenOption) (pvfs.File, error)
 		o.Apply(out)
 	}
 	return out, nil
+}
+
+// checkedBlob stands between Pebble and a blob file that is missing or has a
+// damaged footer: either makes it end the process, unless the error is of a kind
+// that it does not know.
+func checkedBlob(f vfs.File, err error) (vfs.File, error) {
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%w: %s", core.ErrCorrupt, err.Error())
+	}
+	if err != nil {
+		return nil, err
+	}
+	r, err := sstable.NewSimpleReadable(blobFile{f})
+	if err == nil {
+		// The reader that this makes takes nothing that has to be given back.
+		ctx := context.Background() //nolint:forbidigo // Pebble's interface of a file system knows no ctx
+		_, err = blob.NewFileReader(ctx, r, blob.FileReaderOptions{})
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("%w: %s", core.ErrCorrupt, err.Error()), f.Close())
+	}
+	return f, nil
+}
+
+// blobFile is a file as Pebble's reader of blobs wants it.
+type blobFile struct{ vfs.File }
+
+func (f blobFile) Stat() (pvfs.FileInfo, error) {
+	i, err := f.File.Stat()
+	return pebbleInfo{i}, err
 }
 
 func (p *pebbleFS) OpenDir(name string) (pvfs.File, error) { return pebbleDir{p: p, name: name}, nil }
