@@ -354,7 +354,9 @@ func (m *Manager) List(ctx context.Context, take func(*Spec, *Status) bool) ([]J
 
 // Await returns the job once it has ended, or as it is when ctx ends.
 func (m *Manager) Await(ctx context.Context, id string) (Job, error) {
-	if _, err := m.Get(ctx, id); err != nil {
+	// A ctx that has ended already asks for the job as it is. Whether there is
+	// such a job must be known even then.
+	if _, err := m.Get(context.WithoutCancel(ctx), id); err != nil {
 		return Job{}, err
 	}
 	for {

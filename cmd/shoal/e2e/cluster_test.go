@@ -219,19 +219,26 @@ func (c *cluster) waitHealthy(limit time.Duration) time.Duration {
 // longer than limit.
 func poll(t *testing.T, limit time.Duration, what string, check func(context.Context) error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	if err := until(t.Context(), limit, check); err != nil {
+		t.Fatalf("%s: %v", what, err)
+	}
+}
+
+// until calls check until it returns nil, for limit at most.
+func until(ctx context.Context, limit time.Duration, check func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
 	for {
 		err := check(ctx)
 		if err == nil {
-			return
+			return nil
 		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			t.Fatalf("%s: not within %s: %v", what, limit, err)
+			return fmt.Errorf("not within %s: %w", limit, err)
 		}
 	}
 }

@@ -3,8 +3,10 @@ package e2e_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -132,6 +134,12 @@ func TestCopyWhileNodeDies(t *testing.T) {
 		})
 	}
 	set.compare(t, k, src)
+	if out, err := c.shoal("", "show", "job", "copy-bck", "--all", "--timeout", "20"); err != nil || strings.Count(out, "copy-bck-") < 3 {
+		t.Errorf("show job copy-bck: got %v, want the three jobs:\n%s", err, out)
+	}
+	if _, err := k.Job(t.Context(), "nobody-has-this"); !errors.Is(err, core.ErrNotFound) {
+		t.Errorf("a job that does not exist: got %v, want not found", err)
+	}
 }
 
 // copyAndKill copies with a client that prefers the node first and kills a node

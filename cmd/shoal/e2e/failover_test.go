@@ -77,10 +77,14 @@ func (c *cluster) killAndWrite(t *testing.T, b core.BucketName, node string, bou
 			for i := w; i < keys; i += writers {
 				key := fmt.Sprintf("after-%s/%04d", node, i)
 				data := fill(uint64(i)^uint64(began.UnixNano()), 1000)
-				poll(t, bound+30*time.Second, "write "+key, func(ctx context.Context) error {
+				err := until(t.Context(), bound+30*time.Second, func(ctx context.Context) error {
 					_, err := s.Upload(ctx, b.Name, key, bytes.NewReader(data), int64(len(data)), client.TransferOptions{})
 					return err
 				})
+				if err != nil {
+					t.Errorf("write %s: %v", key, err)
+					return
+				}
 				mu.Lock()
 				wrote[key] = data
 				slowest = max(slowest, time.Since(began))
