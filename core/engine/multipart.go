@@ -215,6 +215,12 @@ func (o *Objects) CompleteUpload(ctx context.Context, bucket core.Bucket, key, i
 		return core.ObjectInfo{}, err
 	}
 	st, err := assemble(&u, all, names, &opt)
+	if errors.Is(err, core.ErrInvalidPart) {
+		// Another Complete may have taken the parts since the upload was read.
+		if _, gone := n.upload(ctx, bucket.ID, key, id); errors.Is(gone, core.ErrNoSuchUpload) {
+			return n.completed(ctx, &bucket, key, m, gone)
+		}
+	}
 	if err != nil {
 		return core.ObjectInfo{}, fmt.Errorf("complete %s/%s: %w", bucket.Name, key, err)
 	}
