@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"sync/atomic"
@@ -112,6 +113,43 @@ func BenchmarkCall(b *testing.B) {
 }
 
 const benchStream = 256 << 20
+
+// BenchmarkLoopback is what the kernel alone takes to move the bytes.
+func BenchmarkLoopback(b *testing.B) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		b.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() {
+		c, err := l.Accept()
+		if err != nil {
+			done <- err
+			return
+		}
+		_, err = io.CopyBuffer(struct{ io.Writer }{io.Discard}, struct{ io.Reader }{c}, make([]byte, bulkSize))
+		done <- errors.Join(err, c.Close())
+	}()
+	c, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		b.Fatal(err)
+	}
+	p := random(bulkSize)
+	b.SetBytes(benchStream)
+	began := cpu(b)
+	b.ResetTimer()
+	for range b.N {
+		for n := 0; n < benchStream; n += len(p) {
+			if _, err := c.Write(p); err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+	if err := errors.Join(c.Close(), <-done, l.Close()); err != nil {
+		b.Fatal(err)
+	}
+	perCPU(b, began, benchStream)
+}
 
 // direct runs two nodes without a proxy in between.
 func direct(b *testing.B, o func(*Options), vault *bank) *node {

@@ -167,8 +167,8 @@ func TestCallsLost(t *testing.T) {
 	t.Parallel()
 	d := &directory{}
 	began, ended := make(chan struct{}, 1), make(chan struct{}, 1)
-	a := startNode(t, d, "n1", setup{})
-	b := startNode(t, d, "n2", setup{transport: func(tr *Transport) {
+	a := startNode(t, d, "n1", setup{options: brief})
+	b := startNode(t, d, "n2", setup{options: brief, transport: func(tr *Transport) {
 		tr.HandleCall(1, func(ctx context.Context, _ core.NodeID, _ []byte) ([]byte, error) {
 			began <- struct{}{}
 			<-ctx.Done()

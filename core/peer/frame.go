@@ -124,7 +124,7 @@ func (c *conn) next() (frameType, int, error) {
 // body reads the n bytes of a payload into memory of its own. Long ones are
 // believed as they come.
 func (c *conn) body(n int) ([]byte, error) {
-	const step = 1 << 20
+	const step = 4 << 20
 	if n == 0 {
 		return nil, nil
 	}

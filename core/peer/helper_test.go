@@ -233,10 +233,14 @@ func testOptions(t testing.TB, d *directory, id core.NodeID) Options {
 	return Options{
 		Cluster: "c1", Self: id, Secret: []byte(testSecret),
 		Listener: l, Resolve: d.resolve, Clock: clock{},
-		Ping: 40 * time.Millisecond, Timeout: time.Second,
+		Ping: 40 * time.Millisecond, Timeout: 10 * time.Second, DialTimeout: 10 * time.Second,
 		BackoffMin: 5 * time.Millisecond, BackoffMax: 50 * time.Millisecond,
 	}
 }
+
+// brief makes silence noticed early; other tests have patience with a machine
+// that is busy.
+func brief(o *Options) { o.Timeout = time.Second }
 
 // startNode runs a node until the test ends, and enters it into the directory.
 func startNode(t testing.TB, d *directory, id core.NodeID, s setup) *node {
@@ -277,6 +281,13 @@ func statsOf(n *node, of core.NodeID) Stats {
 		}
 	}
 	return Stats{}
+}
+
+// outlast waits until a silent peer would have been given up.
+func outlast(t testing.TB, n *node) {
+	t.Helper()
+	began := time.Now()
+	await(t, "twice the time-out", func() bool { return time.Since(began) > 2*n.o.Timeout })
 }
 
 // proxy forwards connections to a node. It can stop to do so, like a network

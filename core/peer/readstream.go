@@ -353,8 +353,8 @@ func (s *readStream) giveUp(r *read) bool {
 	}
 	freed := make(chan struct{})
 	r.freed = freed
+	s.sc.c.hurry.Store(true) // until the receiver, holding mu, takes it back
 	s.mu.Unlock()
-	s.sc.c.hurry.Store(true)
 	<-freed
 	return true
 }

@@ -260,7 +260,7 @@ func TestStoreCutOff(t *testing.T) {
 	t.Parallel()
 	for name, lose := range map[string]func(*proxy){"cut": (*proxy).cut, "silent": (*proxy).freeze} {
 		t.Run(name, func(t *testing.T) {
-			_, st, disk, p := startStore(t, nil)
+			_, st, disk, p := startStore(t, brief)
 			m := testMeta()
 			w, err := st.Create(t.Context(), m, -1)
 			if err != nil {
