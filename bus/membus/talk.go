@@ -132,7 +132,7 @@ func (c *Client) Request(ctx context.Context, subject string, request []byte) ([
 func (c *Client) pick(subject string) *service {
 	var offers []*service
 	for s := range c.bus.services {
-		if s.endpoints[subject] != nil && !s.client.down {
+		if s.endpoints[subject] != nil && !s.client.down && !s.leaving() {
 			offers = append(offers, s)
 		}
 	}
@@ -141,6 +141,16 @@ func (c *Client) pick(subject string) *service {
 	}
 	c.bus.next++
 	return offers[c.bus.next%len(offers)]
+}
+
+// leaving says whether the service has ended or is about to.
+func (svc *service) leaving() bool {
+	select {
+	case <-svc.done:
+		return true
+	default:
+		return false
+	}
 }
 
 type answer struct {
