@@ -262,7 +262,13 @@ func (w *world) finish() {
 	}
 	// Let writes end and marks spread.
 	w.still = true
-	w.loopFor(3 * time.Second)
+	limit := w.now + 2*time.Minute
+	w.loop(func() bool {
+		if w.now > limit {
+			w.fail("writes do not end: %s", w.stuck())
+		}
+		return w.rested() && w.settled()
+	})
 	for i, k := range w.keys() {
 		c := &client{w: w, no: 1000 + i}
 		q := request{kind: opGet, key: k}
@@ -281,9 +287,22 @@ func (w *world) finish() {
 	}
 }
 
-func (w *world) loopFor(d time.Duration) {
-	end := w.now + d
-	w.loop(func() bool { return w.now >= end })
+// settled says whether all in-sync disks have what is committed, and no more.
+func (w *world) settled() bool {
+	m := w.check.maps[w.check.top]
+	for s := range core.SlotID(slots) {
+		owner := w.nodes[m.OwnerNode(s)]
+		g, err := owner.node.Serving(owner.boottime(), s)
+		if err != nil {
+			return false
+		}
+		for _, d := range m.Slots[s].Insync {
+			if w.disk(m, d).store.slot(s).state.Last != g.At {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 // sameCopies: all in-sync disks of a slot show the same rows.

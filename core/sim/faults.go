@@ -48,22 +48,24 @@ func (w *world) strike() {
 	case p < 58:
 		w.report.Faults["clock"]++
 		nd.do(func(n *slot.Node, _ core.Instant) { n.DropLease() })
-	case p < 60:
+	case p < 64:
+		w.strikeBlink(nd)
+	case p < 66:
 		w.report.Faults["rollback"]++
 		w.trace("the bus forgets map %d", w.bus.value.Epoch)
 		w.bus.rollBack()
-	case p < 66:
+	case p < 72:
 		w.report.Faults["loss"]++
 		w.loss = 0.02 + 0.3*w.rng.Float64()
 		w.after(w.between(200*time.Millisecond, 4*time.Second), func() { w.loss = 0 })
-	case p < 74:
+	case p < 79:
 		w.report.Faults["bus"]++
 		w.trace("bus away")
 		w.bus.away = true
 		w.after(w.between(500*time.Millisecond, 9*time.Second), func() { w.bus.away = false; w.trace("bus back") })
-	case p < 80:
+	case p < 85:
 		w.strikeDisk(nd)
-	case p < 90:
+	case p < 93:
 		w.strikeMap(nd)
 	default:
 		w.strikeVoters(nd)
@@ -112,6 +114,47 @@ func (w *world) attach(nd *node, d *disk) {
 		nd.mapChanged()
 	}
 	w.after(time.Second, func() { w.attach(nd, d) })
+}
+
+// strikeBlink cuts a node off while the others lose power for a moment; somebody
+// is quick to say that the node is gone.
+func (w *world) strikeBlink(nd *node) {
+	w.report.Faults["blink"]++
+	w.trace("%s is cut off, the others blink", nd.id)
+	for _, id := range w.order {
+		other := w.nodes[id]
+		if other == nd {
+			continue
+		}
+		w.cutFor(nd.id, id, w.between(4*time.Second, 12*time.Second))
+		if !other.up || other.paused {
+			continue
+		}
+		other.crash()
+		w.after(w.between(10*time.Millisecond, 300*time.Millisecond), func() {
+			if !other.up {
+				other.start()
+			}
+		})
+	}
+	w.after(w.between(300*time.Millisecond, 900*time.Millisecond), func() {
+		for _, id := range w.order {
+			if other := w.nodes[id]; other != nd && other.up && !other.paused {
+				other.propose(core.Change{Kind: core.ChangeFail, Node: nd.id})
+				return
+			}
+		}
+	})
+}
+
+// cutFor cuts the link between two nodes, both ways.
+func (w *world) cutFor(a, b core.NodeID, d time.Duration) {
+	ab, ba := [2]core.NodeID{a, b}, [2]core.NodeID{b, a}
+	w.cut[ab], w.cut[ba] = true, true
+	w.after(d, func() {
+		delete(w.cut, ab)
+		delete(w.cut, ba)
+	})
 }
 
 // strikeVoterState has a voter lose its state in a restart. It spares clusters in

@@ -14,12 +14,12 @@ func TestSabotage(t *testing.T) {
 		rules slot.Rules
 		seeds int
 	}{
-		{"term", slot.Rules{NoTermCheck: true}, 1500},
-		{"all-in-sync wait", slot.Rules{NoAllInsync: true}, 1500},
-		{"map confirmation", slot.Rules{NoMapConfirm: true}, 1500},
-		{"restart wait", slot.Rules{NoRestartWait: true}, 1500},
-		{"lease", slot.Rules{NoLease: true}, 1500},
-		{"fsync", slot.Rules{NoFsync: true}, 1500},
+		{"term", slot.Rules{NoTermCheck: true}, 500},
+		{"all-in-sync wait", slot.Rules{NoAllInsync: true}, 500},
+		{"map confirmation", slot.Rules{NoMapConfirm: true}, 500},
+		{"restart wait", slot.Rules{NoRestartWait: true}, 500},
+		{"lease", slot.Rules{NoLease: true}, 500},
+		{"fsync", slot.Rules{NoFsync: true}, 500},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			for seed := uint64(1); seed <= uint64(c.seeds); seed++ {

@@ -53,7 +53,7 @@ func TestSim(t *testing.T) {
 		"shards deleted": total.ShardsDeleted, "shards moved": total.ShardsMoved, "shards disowned": total.ShardsSwept,
 	}
 	for _, f := range []string{
-		"crash", "pause", "cut", "loss", "bus", "rollback", "disk", "replug", "map", "voters", "voter state", "stop",
+		"crash", "pause", "cut", "loss", "bus", "rollback", "blink", "disk", "replug", "map", "voters", "voter state", "stop",
 		"new disk", "new node", "clock",
 	} {
 		met["fault "+f] = total.Faults[f]
