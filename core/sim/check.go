@@ -233,21 +233,24 @@ func (w *world) usable(m *core.Map) int {
 // stuck says what is not as it should be.
 func (w *world) stuck() string {
 	m := w.check.maps[w.check.top]
-	out := fmt.Sprintf("map %d: %s;", m.Epoch, describe(m))
+	var out strings.Builder
+	fmt.Fprintf(&out, "map %d: %s;", m.Epoch, describe(m))
 	for _, id := range w.order {
 		nd := w.nodes[id]
-		out += fmt.Sprintf(" %s up=%v paused=%v", id, nd.up, nd.paused)
-		if nd.up && nd.node.Map() != nil {
-			out += fmt.Sprintf(" effect=%d newest=%d lease=%v changes=%d proposing=%v;", nd.node.Map().Epoch, nd.node.Newest().Epoch, nd.node.HoldsLease(nd.boottime()), len(nd.changes), nd.proposing)
-			for s := range core.SlotID(slots) {
-				if nd.node.Map().OwnerNode(s) == id {
-					_, err := nd.node.Serving(nd.boottime(), s)
-					out += fmt.Sprintf(" slot %d: %v;", s, err)
-				}
+		fmt.Fprintf(&out, " %s up=%v paused=%v", id, nd.up, nd.paused)
+		if !nd.up || nd.node.Map() == nil {
+			continue
+		}
+		fmt.Fprintf(&out, " effect=%d newest=%d lease=%v changes=%d proposing=%v;",
+			nd.node.Map().Epoch, nd.node.Newest().Epoch, nd.node.HoldsLease(nd.boottime()), len(nd.changes), nd.proposing)
+		for s := range core.SlotID(slots) {
+			if nd.node.Map().OwnerNode(s) == id {
+				_, err := nd.node.Serving(nd.boottime(), s)
+				fmt.Fprintf(&out, " slot %d: %v;", s, err)
 			}
 		}
 	}
-	return out
+	return out.String()
 }
 
 // finish reads every key once more and compares the copies.
@@ -317,7 +320,7 @@ func (w *world) sameCopies() {
 			x := w.disk(m, d).store.slot(s)
 			var rows []string
 			for k := range x.rows {
-				if r, ok := x.get(k, x.state.Last); ok && !(r.Deleted && r.Version.Seq <= floor) {
+				if r, ok := x.get(k, x.state.Last); ok && (!r.Deleted || r.Version.Seq > floor) {
 					rows = append(rows, fmt.Sprintf("%s@%v %v %s", k.Key, r.Version, r.Deleted, r.Value))
 				}
 			}

@@ -3,6 +3,8 @@ package sim
 import (
 	"fmt"
 	"math"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/anishathalye/porcupine"
@@ -34,8 +36,8 @@ func (h *history) end(op *operation, r reply, now time.Duration) {
 
 // forget takes a read out that got no answer.
 func (h *history) forget(client int, q request) {
-	for i := len(h.ops) - 1; i >= 0; i-- {
-		if op := h.ops[i]; op.q.key == q.key && op.q.kind == opGet && op.client == client && !op.answered && !op.void {
+	for _, op := range slices.Backward(h.ops) {
+		if op.q.key == q.key && op.q.kind == opGet && op.client == client && !op.answered && !op.void {
 			op.void = true
 			return
 		}
@@ -106,7 +108,7 @@ func (h *history) linearizable() error {
 }
 
 func (h *history) of(key string) string {
-	out := ""
+	var out strings.Builder
 	names := []string{"get", "put", "delete", "create"}
 	for _, op := range h.ops {
 		if op.q.key != key || op.void {
@@ -116,7 +118,7 @@ func (h *history) of(key string) string {
 		if op.answered {
 			end = fmt.Sprintf("%v %+v", op.back, op.r)
 		}
-		out += fmt.Sprintf("\n  c%d %v..%s %s %d", op.client, op.call, end, names[op.q.kind], op.q.value)
+		fmt.Fprintf(&out, "\n  c%d %v..%s %s %d", op.client, op.call, end, names[op.q.kind], op.q.value)
 	}
-	return out
+	return out.String()
 }

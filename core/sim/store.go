@@ -132,9 +132,9 @@ func (x *slotStore) commit(v core.Version) {
 // get returns the newest version of a row that is not above at.
 func (x *slotStore) get(k core.RowKey, at core.Version) (core.Row, bool) {
 	vs := x.rows[k]
-	for i := len(vs) - 1; i >= 0; i-- {
-		if vs[i].Version.Seq <= at.Seq {
-			return vs[i], true
+	for _, v := range slices.Backward(vs) {
+		if v.Version.Seq <= at.Seq {
+			return v, true
 		}
 	}
 	return core.Row{}, false
