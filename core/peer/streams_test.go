@@ -773,13 +773,13 @@ func TestStalledStream(t *testing.T) {
 		}
 		return nil
 	}}
-	a, n2, _ := startPair(t, b, brief)
+	a, n2, _ := startPair(t, b, func(o *Options) { o.Timeout = 2 * time.Second })
 	slow, err := a.OpenWrite(t.Context(), "n2", bankService, []byte("slow"), true)
 	if err != nil {
 		t.Fatal(err)
 	}
 	done := make(chan error, 1)
-	data := random(32 << 20)
+	data := random(24 << 20) // more than all the buffers in between
 	go func() {
 		_, err := slow.Write(data)
 		if err == nil {
@@ -788,7 +788,7 @@ func TestStalledStream(t *testing.T) {
 		done <- err
 	}()
 	await(t, "the stall", func() bool { n, _, _, _ := b.state(); return n == 1 })
-	if _, err := write(t.Context(), a, "n2", "fast", data, 1<<20, true); err != nil {
+	if _, err := write(t.Context(), a, "n2", "fast", data[:1<<20], 1<<18, true); err != nil {
 		t.Error(err)
 	}
 	if _, err := a.Call(t.Context(), "n2", 1, nil); err != nil {
