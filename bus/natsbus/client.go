@@ -484,16 +484,6 @@ func (c *Client) pause(ctx context.Context, d time.Duration) bool {
 // Leader returns the name of the coordinator through which changes of the map
 // go at present, "" if there is none.
 func (c *Client) Leader(ctx context.Context) (string, error) {
-	s, err := c.mapBucket.use(ctx)
-	if err != nil {
-		return "", err
-	}
-	info, err := s.js.Info(ctx)
-	if err != nil {
-		return "", c.unavailable(err)
-	}
-	if info.Cluster == nil {
-		return "", nil
-	}
-	return info.Cluster.Leader, nil
+	st, err := c.Status(ctx)
+	return st.Leader, err
 }

@@ -325,10 +325,17 @@ func (c *Coordinator) fill(ctx context.Context, t Target, former uint64) error {
 			return err
 		}
 	}
-	if c.server == nil {
-		return nil
+	return c.replicate(ctx, t)
+}
+
+// replicate adds the replicas that were missing when the generation began. One
+// node does so: two at the same time would only be in each other's way.
+func (c *Coordinator) replicate(ctx context.Context, t Target) error {
+	st, err := c.opts.Client.Status(ctx)
+	if err != nil || st.Leader != c.opts.Server.Name {
+		return err
 	}
-	if err := client.Replicate(ctx, len(t.Members)); err != nil && !errors.Is(err, errNoPeers) {
+	if err := c.opts.Client.Replicate(ctx, len(t.Members)); err != nil && !errors.Is(err, errNoPeers) {
 		return err
 	}
 	return nil

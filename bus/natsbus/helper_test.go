@@ -5,9 +5,11 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"os"
 	"runtime"
+	"sync"
 	"testing"
 	"time"
 
@@ -40,17 +42,36 @@ func testLog(t testing.TB, name string) *slog.Logger {
 	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: slog.LevelDebug})).With("node", name)
 }
 
-// freePorts returns addresses that were free a moment ago.
+// ports gives out each port once, so that tests that run at the same time do
+// not get in each other's way. They lie below those that the system gives to
+// connections that go out.
+var ports struct {
+	sync.Mutex
+	given map[int]bool
+}
+
+// freePorts returns addresses that nobody listens at.
 func freePorts(t testing.TB, n int) []string {
 	t.Helper()
+	ports.Lock()
+	defer ports.Unlock()
+	if ports.given == nil {
+		ports.given = map[int]bool{}
+	}
 	var out []string
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
+	for len(out) < n {
+		port := 15000 + rand.IntN(17000)
+		addr := fmt.Sprintf("127.0.0.1:%d", port)
+		if ports.given[port] {
+			continue
 		}
-		defer func() { _ = l.Close() }()
-		out = append(out, l.Addr().String())
+		l, err := net.Listen("tcp", addr)
+		if err != nil {
+			continue
+		}
+		_ = l.Close()
+		ports.given[port] = true
+		out = append(out, addr)
 	}
 	return out
 }
@@ -93,19 +114,23 @@ const (
 	testPassword = "shoaldev-secret"
 )
 
+// newCluster returns a name that no other cluster has.
+func newCluster() string { return fmt.Sprintf("test-%x", rand.Uint64()) }
+
 // testBus is a set of servers within this process.
 type testBus struct {
 	t       testing.TB
 	dirs    map[string]string
 	members []Member
 	servers map[string]*Server
+	cluster string
 	gen     uint64
 }
 
 // newTestBus prepares n coordinators; start starts them.
 func newTestBus(t testing.TB, n int) *testBus {
 	t.Helper()
-	b := &testBus{t: t, dirs: map[string]string{}, servers: map[string]*Server{}, gen: 1}
+	b := &testBus{t: t, dirs: map[string]string{}, servers: map[string]*Server{}, cluster: newCluster(), gen: 1}
 	ports := freePorts(t, 2*n)
 	for i := range n {
 		m := Member{Name: fmt.Sprintf("n%d", i+1), Client: ports[2*i], Route: ports[2*i+1]}
@@ -122,7 +147,7 @@ func newTestBus(t testing.TB, n int) *testBus {
 
 func (b *testBus) options(name string) ServerOptions {
 	o := ServerOptions{
-		Name: name, Cluster: "test", Generation: b.gen, Dir: b.dirs[name], Members: b.members,
+		Name: name, Cluster: b.cluster, Generation: b.gen, Dir: b.dirs[name], Members: b.members,
 		User: testUser, Password: testPassword, RouteSecret: "routes", Logger: testLog(b.t, name),
 	}
 	for _, m := range b.members {
@@ -165,7 +190,7 @@ func (b *testBus) urls() []string {
 func (b *testBus) client(name string) *Client {
 	b.t.Helper()
 	c, err := Connect(ClientOptions{
-		URLs: b.urls(), Generation: b.gen, Cluster: "test", Name: name, Logger: testLog(b.t, name),
+		URLs: b.urls(), Generation: b.gen, Cluster: b.cluster, Name: name, Logger: testLog(b.t, name),
 		Credentials: Credentials{User: testUser, Password: testPassword},
 	})
 	if err != nil {

@@ -21,6 +21,8 @@ const (
 	// stalled is how long an import may make no progress before another
 	// takes over.
 	stalled = 5 * time.Second
+	// missing is how long a new generation waits for all of its coordinators.
+	missing = 10 * time.Second
 )
 
 // streamConfig lays a stream out as a NATS key-value bucket with one value a
@@ -113,8 +115,10 @@ func (c *Client) Import(ctx context.Context, snap bus.Snapshot, replicas int) er
 	if err != nil {
 		return err
 	}
+	patience, cancel := context.WithTimeout(ctx, missing)
+	defer cancel()
 	for _, b := range c.buckets() {
-		s, err := b.make(ctx, c.Generation(), replicas)
+		s, err := b.make(ctx, patience, c.Generation(), replicas)
 		if err == nil {
 			err = b.fill(ctx, s, sum, snap.Bucket(b.name))
 		}
@@ -125,27 +129,43 @@ func (c *Client) Import(ctx context.Context, snap bus.Snapshot, replicas int) er
 	return nil
 }
 
-// make creates the stream unless it exists. Coordinators that are away do not
-// prevent it as long as a majority is there: then the stream begins with fewer
-// replicas, and [Client.Replicate] adds the others.
-func (b *bucket) make(ctx context.Context, generation uint64, replicas int) (*stream, error) {
+// make creates the stream unless it exists. Coordinators that are away when
+// patience ends do not prevent it as long as a majority is there: then the
+// stream begins with fewer replicas, and [Client.Replicate] adds the others.
+func (b *bucket) make(ctx, patience context.Context, generation uint64, replicas int) (*stream, error) {
+	ctx, cancel := b.client.bound(ctx)
+	defer cancel()
 	s := newStream(b.name, generation)
 	for _, n := range fewerReplicas(replicas) {
+		err := b.createStream(ctx, patience, s, n)
+		switch {
+		case err == nil && n < replicas:
+			b.client.log.Warn("bus begins with coordinators missing", "bucket", b.name, "generation", generation, "replicas", n, "want", replicas)
+			return s, nil
+		case err == nil:
+			return s, nil
+		case !errors.Is(err, errNoPeers):
+			return nil, b.fail("create", "", err)
+		}
+	}
+	return nil, b.fail("create", "", fmt.Errorf("%w: %w", core.ErrUnavailable, errNoPeers))
+}
+
+// createStream waits for as many coordinators as there are to be replicas: at
+// first they come one after another.
+func (b *bucket) createStream(ctx, patience context.Context, s *stream, replicas int) error {
+	for {
 		err := b.retry(ctx, s, func(ctx context.Context) (err error) {
-			s.js, err = b.client.js.CreateStream(ctx, streamConfig(s, n))
+			s.js, err = b.client.js.CreateStream(ctx, streamConfig(s, replicas))
 			if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) { // with other replicas
 				s.js, err = b.client.js.Stream(ctx, s.name)
 			}
 			return hopelessIfNoPeers(err)
 		})
-		if !errors.Is(err, errNoPeers) {
-			if err != nil {
-				return nil, b.fail("create", "", err)
-			}
-			return s, nil
+		if !errors.Is(err, errNoPeers) || !b.client.pause(patience, jitter(500*time.Millisecond, time.Second)) {
+			return err
 		}
 	}
-	return nil, b.fail("create", "", fmt.Errorf("%w: %w", core.ErrUnavailable, errNoPeers))
 }
 
 // errNoPeers says that there are fewer coordinators than replicas asked for.
@@ -259,7 +279,9 @@ func (c *Client) Replicate(ctx context.Context, replicas int) error {
 			}
 			cfg := info.Config
 			cfg.Replicas = replicas
-			_, err = c.js.UpdateStream(ctx, cfg)
+			if _, err = c.js.UpdateStream(ctx, cfg); err == nil {
+				c.log.Info("bus replicas added", "bucket", b.name, "had", info.Config.Replicas, "replicas", replicas)
+			}
 			return hopelessIfNoPeers(err)
 		})
 		if err != nil {

@@ -26,7 +26,7 @@ func TestClosedMajority(t *testing.T) {
 		nodes[m.Name].coordinator.Follow(Target{Generation: 1, Members: b.members})
 	}
 	c, err := Connect(ClientOptions{
-		URLs: b.urls()[1:], Generation: 1, Cluster: "test", Name: "writer", Logger: testLog(t, "writer"),
+		URLs: b.urls()[1:], Generation: 1, Cluster: b.cluster, Name: "writer", Logger: testLog(t, "writer"),
 		Credentials: Credentials{User: testUser, Password: testPassword},
 	})
 	if err != nil {
@@ -44,7 +44,7 @@ func TestClosedMajority(t *testing.T) {
 	next := Target{Generation: 2, Members: b.members}
 	nodes["n1"].coordinator.Follow(next)
 	value, began := 0, time.Now()
-	for time.Since(began) < 12*time.Second { // longer than an election takes
+	for time.Since(began) < 10*time.Second { // longer than an election takes
 		if rev, err = c.Map().CompareAndSet(ctx, []byte(strconv.Itoa(value+1)), rev); err != nil {
 			t.Fatalf("write while two of three are open: %v", err)
 		}
@@ -98,7 +98,7 @@ func TestImport(t *testing.T) {
 	}
 	c := b.client("c")
 	jobs := c.jobsBucket
-	s, err := jobs.make(ctx, 1, 1)
+	s, err := jobs.make(ctx, ctx, 1, 1)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -184,7 +184,7 @@ func TestFetchSnapshot(t *testing.T) {
 	t.Parallel()
 	b := newTestBus(t, 1)
 	b.start()
-	has, wants := newNode(t, b, "n1"), newNode(t, &testBus{t: t, dirs: map[string]string{"n2": t.TempDir()}, members: b.members, gen: 1}, "n2")
+	has, wants := newNode(t, b, "n1"), newNode(t, &testBus{t: t, dirs: map[string]string{"n2": t.TempDir()}, members: b.members, cluster: b.cluster, gen: 1}, "n2")
 	if err := wants.client.Use(1, b.urls()); err != nil {
 		t.Fatal(err)
 	}

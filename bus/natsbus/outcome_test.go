@@ -84,7 +84,7 @@ func TestUnknownOutcome(t *testing.T) {
 	direct := b.client("direct")
 	p := newProxy(t, b.members[0].Client)
 	c, err := Connect(ClientOptions{
-		URLs: []string{"nats://" + p.listener.Addr().String()}, Generation: 1, Cluster: "test", Name: "c", Logger: testLog(t, "c"),
+		URLs: []string{"nats://" + p.listener.Addr().String()}, Generation: 1, Cluster: b.cluster, Name: "c", Logger: testLog(t, "c"),
 		Credentials: Credentials{User: testUser, Password: testPassword},
 	})
 	if err != nil {

@@ -40,8 +40,9 @@ func TestMain(m *testing.M) {
 // nodeSpec configures a node's process.
 type nodeSpec struct {
 	Member
-	Dir string
-	Log bool
+	Cluster string
+	Dir     string
+	Log     bool
 }
 
 // runNode follows the targets that come on standard input, a JSON value a
@@ -53,11 +54,11 @@ func runNode(spec []byte) error {
 	}
 	level := slog.LevelWarn
 	if n.Log {
-		level = slog.LevelInfo
+		level = slog.LevelDebug
 	}
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level})).With("node", n.Name)
 	client, err := Connect(ClientOptions{
-		URLs: []string{ClientURL(n.Client, false)}, Cluster: "test", Name: n.Name, Logger: log,
+		URLs: []string{ClientURL(n.Client, false)}, Cluster: n.Cluster, Name: n.Name, Logger: log,
 		Credentials: Credentials{User: testUser, Password: testPassword},
 	})
 	if err != nil {
@@ -67,7 +68,7 @@ func runNode(spec []byte) error {
 	c, err := NewCoordinator(CoordinatorOptions{
 		Client: client, Clock: wallClock{}, Logger: log,
 		Server: ServerOptions{
-			Name: n.Name, Cluster: "test", Dir: n.Dir, ClientAddr: n.Client, RouteAddr: n.Route,
+			Name: n.Name, Cluster: n.Cluster, Dir: n.Dir, ClientAddr: n.Client, RouteAddr: n.Route,
 			User: testUser, Password: testPassword, RouteSecret: "routes",
 		},
 	})
@@ -94,6 +95,7 @@ func runNode(spec []byte) error {
 // processes are nodes in processes of their own.
 type processes struct {
 	t       testing.TB
+	cluster string
 	specs   map[string]nodeSpec
 	running map[string]*process
 	target  Target
@@ -107,14 +109,14 @@ type process struct {
 // newProcesses prepares n nodes.
 func newProcesses(t testing.TB, n int) *processes {
 	t.Helper()
-	p := &processes{t: t, specs: map[string]nodeSpec{}, running: map[string]*process{}}
+	p := &processes{t: t, cluster: newCluster(), specs: map[string]nodeSpec{}, running: map[string]*process{}}
 	ports := freePorts(t, 2*n)
 	dir := t.TempDir()
 	for i := range n {
 		name := fmt.Sprintf("n%d", i+1)
 		p.specs[name] = nodeSpec{
-			Member: Member{Name: name, Client: ports[2*i], Route: ports[2*i+1]},
-			Dir:    filepath.Join(dir, name), Log: os.Getenv("SHOAL_TEST_LOG") != "",
+			Member:  Member{Name: name, Client: ports[2*i], Route: ports[2*i+1]},
+			Cluster: p.cluster, Dir: filepath.Join(dir, name), Log: os.Getenv("SHOAL_TEST_LOG") != "",
 		}
 	}
 	t.Cleanup(func() {
@@ -206,7 +208,7 @@ func (p *processes) urls() []string {
 func (p *processes) client(name string) *Client {
 	p.t.Helper()
 	c, err := Connect(ClientOptions{
-		URLs: p.urls(), Generation: p.target.Generation, Cluster: "test", Name: name, Logger: testLog(p.t, name),
+		URLs: p.urls(), Generation: p.target.Generation, Cluster: p.cluster, Name: name, Logger: testLog(p.t, name),
 		Credentials: Credentials{User: testUser, Password: testPassword},
 	})
 	if err != nil {

@@ -285,7 +285,7 @@ func newNode(t testing.TB, b *testBus, name string) *node {
 	t.Helper()
 	o := b.options(name)
 	client, err := Connect(ClientOptions{
-		URLs: []string{ClientURL(o.ClientAddr, o.ClientTLS != nil)}, Generation: 1, Cluster: "test", Name: name, Logger: testLog(t, name),
+		URLs: []string{ClientURL(o.ClientAddr, o.ClientTLS != nil)}, Generation: 1, Cluster: b.cluster, Name: name, Logger: testLog(t, name),
 		Credentials: Credentials{User: testUser, Password: testPassword},
 	})
 	if err != nil {
@@ -316,7 +316,7 @@ func TestCredentials(t *testing.T) {
 	for what, cr := range map[string]Credentials{
 		"nothing": {}, "wrong password": {User: testUser, Password: "x"}, "wrong user": {User: "x", Password: testPassword}, "token": {Token: "x"},
 	} {
-		c, err := Connect(ClientOptions{URLs: b.urls(), Generation: 1, Cluster: "test", Name: "c", Logger: testLog(t, "c"), Credentials: cr})
+		c, err := Connect(ClientOptions{URLs: b.urls(), Generation: 1, Cluster: b.cluster, Name: "c", Logger: testLog(t, "c"), Credentials: cr})
 		if err != nil {
 			t.Fatalf("%s: connect: %v", what, err)
 		}
@@ -417,7 +417,7 @@ func TestTLS(t *testing.T) {
 	}
 	open := func(cfg *tls.Config) *Client {
 		c, err := Connect(ClientOptions{
-			URLs: urls, Generation: 1, Cluster: "test", Name: "c", Logger: testLog(t, "c"), TLS: cfg,
+			URLs: urls, Generation: 1, Cluster: b.cluster, Name: "c", Logger: testLog(t, "c"), TLS: cfg,
 			Credentials: Credentials{User: testUser, Password: testPassword},
 		})
 		if err != nil {
