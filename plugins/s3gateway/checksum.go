@@ -140,7 +140,8 @@ func (q *request) setChecksum(o *core.PutOptions, body *sigv4.Body) error {
 			return c, err
 		}
 		if a, err := algorithmNamed(c.Algorithm); err != nil || !a.valid(v) {
-			return c, errInvalidRequest("Value for " + trailer + " trailing header is invalid.")
+			q.trailerErr = errInvalidRequest("Value for " + trailer + " trailing header is invalid.")
+			return c, q.trailerErr
 		}
 		return core.Checksum{Algorithm: c.Algorithm, Value: v}, nil
 	}

@@ -101,6 +101,9 @@ func (q *request) describe(err error) *sigv4.Error {
 			err = berr
 		}
 	}
+	if q.trailerErr != nil {
+		err = q.trailerErr
+	}
 	if e, ok := errors.AsType[*sigv4.Error](err); ok {
 		return e
 	}

@@ -19,7 +19,9 @@
 // cannot go on breaks the connection, so no client takes a part for the whole.
 //
 // An object layer may let the body of [core.Object] implement io.WriterTo;
-// then it writes to the connection itself, for instance by sendfile.
+// then it writes to the connection itself, for instance by sendfile. It must
+// then find every fault before it writes the object's last byte, behind which
+// nothing can be taken back.
 package s3gateway
 
 import (
@@ -87,6 +89,7 @@ type request struct {
 	auth       sigv4.Auth
 	bucket     core.Bucket
 	body       *sigv4.Body // once opened
+	trailerErr error       // what was wrong with the body's trailer
 
 	// Memory that saves allocations.
 	idHex  [32]byte

@@ -148,7 +148,9 @@ func (d *download) run() (int64, error) {
 	return d.pump(d.obj.Body)
 }
 
-// pump copies by the gateway's own buffers.
+// pump copies by the gateway's own buffers. It holds the last bytes back until
+// the body has ended well: once they are out a client takes the object for
+// whole.
 func (d *download) pump(r io.Reader) (n int64, err error) {
 	buf, _ := d.q.buffers.Get().(*[copyBuffer]byte)
 	if buf == nil {
@@ -157,15 +159,33 @@ func (d *download) pump(r io.Reader) (n int64, err error) {
 	defer d.q.buffers.Put(buf)
 	for {
 		m, rerr := r.Read(buf[:])
+		if rerr == nil && n+int64(m) == d.obj.Length {
+			rerr = ends(r)
+		}
+		if rerr != nil && !errors.Is(rerr, io.EOF) {
+			return n, rerr
+		}
 		w, werr := d.Write(buf[:m])
 		n += int64(w)
-		switch {
-		case werr != nil:
+		if werr != nil {
 			return n, werr
-		case errors.Is(rerr, io.EOF):
+		}
+		if rerr != nil {
 			return n, nil
-		case rerr != nil:
-			return n, rerr
+		}
+	}
+}
+
+// ends returns io.EOF if the body ends here.
+func ends(r io.Reader) error {
+	var more [1]byte
+	for {
+		n, err := r.Read(more[:])
+		switch {
+		case n > 0:
+			return errors.New("the body is longer than announced")
+		case err != nil:
+			return err
 		}
 	}
 }
