@@ -139,6 +139,14 @@ func (c *Cluster) BreakAfter(i, n int, bytes int64) {
 	c.endpoints[i].fault.Store(f)
 }
 
+// Corrupt makes endpoint i change a byte of each body of the next n requests, of
+// what it gets and of what it sends.
+func (c *Cluster) Corrupt(i, n int) {
+	f := &fault{}
+	f.corrupts.Store(int64(n))
+	c.endpoints[i].fault.Store(f)
+}
+
 // Heal ends the fault of endpoint i.
 func (c *Cluster) Heal(i int) { c.endpoints[i].fault.Store(nil) }
 
@@ -157,6 +165,7 @@ type fault struct {
 	freeze      bool
 	unavailable atomic.Int64
 	breaks      atomic.Int64
+	corrupts    atomic.Int64
 	after       int64
 }
 
@@ -196,6 +205,9 @@ func (e *endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		b := &breaker{left: f.after}
 		r.Body = &breakingBody{breaker: b, readCloser: r.Body}
 		w = &breakingWriter{breaker: b, ResponseWriter: w}
+	case f.corrupts.Add(-1) >= 0:
+		r.Body = corruptBody{r.Body}
+		w = &corruptWriter{ResponseWriter: w}
 	}
 	e.next.ServeHTTP(w, r)
 }
@@ -248,4 +260,30 @@ func (b *breakingBody) Read(p []byte) (int, error) {
 	n, err := b.readCloser.Read(p)
 	b.pass(n)
 	return n, err
+}
+
+// corruptBody changes the first byte of every read.
+type corruptBody struct{ io.ReadCloser }
+
+func (b corruptBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if n > 0 {
+		p[0] ^= 1
+	}
+	return n, err
+}
+
+// corruptWriter changes the first byte that is written.
+type corruptWriter struct {
+	http.ResponseWriter
+	done bool
+}
+
+func (w *corruptWriter) Write(p []byte) (int, error) {
+	if w.done || len(p) == 0 {
+		return w.ResponseWriter.Write(p)
+	}
+	w.done = true
+	changed := append([]byte{p[0] ^ 1}, p[1:]...)
+	return w.ResponseWriter.Write(changed)
 }

@@ -55,7 +55,8 @@ type Options struct {
 	RetryFor time.Duration
 	// Silence is how long an endpoint may keep a request waiting, or stop in
 	// the middle of a body, before it is given up; 15 seconds if zero. Requests
-	// that wait on purpose add their time.
+	// that only read begin with a third of it, and those that wait on purpose
+	// add their time.
 	Silence time.Duration
 	// PartSize is the size of the parts in which large objects move, at least
 	// 5 MiB; 16 MiB if zero. Objects of up to two parts move whole.

@@ -327,6 +327,33 @@ func TestDownloadOfReplacedObject(t *testing.T) {
 	}
 }
 
+// TestCorruptionOnTheWay changes bytes between client and server.
+func TestCorruptionOnTheWay(t *testing.T) {
+	f := apitest.New(t, 1)
+	c := connect(t, f)
+	bucket(t, c)
+	for _, size := range []int{1000, 12 << 20} {
+		data := random(size, 1)
+		f.Corrupt(0, 2)
+		if size > 1000 {
+			f.Heal(0)
+		}
+		put(t, c, "k", data) // refused by the server, sent again
+		f.Corrupt(0, 1)
+		if _, err := get(t, c, "k", client.GetOptions{}); !errors.Is(err, core.ErrChecksum) {
+			t.Errorf("get of %d bytes: got %v", size, err)
+		}
+		f.Corrupt(0, 1)
+		if _, err := c.Download(t.Context(), "data", "k", &file{}, client.TransferOptions{}); !errors.Is(err, core.ErrChecksum) {
+			t.Errorf("download of %d bytes: got %v", size, err)
+		}
+		f.Heal(0)
+		if got, err := get(t, c, "k", client.GetOptions{}); err != nil || !bytes.Equal(got, data) {
+			t.Errorf("%d bytes: what is stored is not what was sent (%v)", size, err)
+		}
+	}
+}
+
 // TestUploadSurvives breaks connections while parts are sent, and kills a node.
 func TestUploadSurvives(t *testing.T) {
 	f := apitest.New(t, 2)

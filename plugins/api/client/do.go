@@ -90,11 +90,12 @@ func (c *Client) do(ctx context.Context, r *request) (*response, bool, error) {
 	delay := newBackOff()
 	tried := make(map[*endpoint]bool)
 	faults := 0 // answers that say that the server is broken
+	rounds := 0 // how often all endpoints have been tried
 	repeated := false
 	for {
 		e := c.endpoints.pick(tried)
 		tried[e] = true
-		resp, err := c.attempt(ctx, e, r) //nolint:bodyclose // the caller closes it
+		resp, err := c.attempt(ctx, e, r, c.silence(r, rounds)) //nolint:bodyclose // the caller closes it
 		if err == nil {
 			c.endpoints.good(e)
 			return &response{resp, repeated}, repeated, nil
@@ -118,6 +119,7 @@ func (c *Client) do(ctx context.Context, r *request) (*response, bool, error) {
 			continue
 		}
 		clear(tried)
+		rounds++
 		spent := c.o.Clock.Boot().Sub(start)
 		if spent > retryFor || spent > firstContact && !c.endpoints.everAnswered() {
 			return nil, repeated, gaveUp(r.String(), spent, fmt.Errorf("%s: %w", e.url.Host, err))
@@ -130,6 +132,17 @@ func (c *Client) do(ctx context.Context, r *request) (*response, bool, error) {
 			return nil, repeated, interrupted(ctx, r.String(), err)
 		}
 	}
+}
+
+// silence is how long an endpoint may be silent. What only reads is cheap to ask
+// elsewhere, so it leaves a frozen node soon; but each round is more patient,
+// lest a slow cluster looks like a dead one.
+func (c *Client) silence(r *request, rounds int) time.Duration {
+	d := c.o.Silence
+	if r.method == http.MethodGet || r.method == http.MethodHead {
+		d = min(d/3*time.Duration(1+rounds), d)
+	}
+	return d + r.patience
 }
 
 // maxFaults is how many answers like "internal error" a request bears.
@@ -161,8 +174,8 @@ func mayHaveArrived(err error) bool {
 
 // attempt sends the request to one endpoint. The answer's body is guarded. Once
 // attempt has returned, nobody reads the request's body any more.
-func (c *Client) attempt(ctx context.Context, e *endpoint, r *request) (*http.Response, error) {
-	g := newGuard(ctx, c.o.Clock, c.o.Silence+r.patience)
+func (c *Client) attempt(ctx context.Context, e *endpoint, r *request, silence time.Duration) (*http.Response, error) {
+	g := newGuard(ctx, c.o.Clock, silence)
 	body := &requestBody{data: r.body, g: g, progress: r.progress}
 	resp, err := c.send(g, e, r, body)
 	if err == nil && resp.StatusCode/100 == 2 {

@@ -368,6 +368,10 @@ func TestForeignProcess(t *testing.T) {
 // TestCrashedNode ends a node behind the manager's back.
 func TestCrashedNode(t *testing.T) {
 	c := up(t, 2)
+	// That it was stopped once says nothing of a later end.
+	if err := errors.Join(c.Stop(t.Context(), "n1"), c.Start(t.Context(), "n1")); err != nil {
+		t.Fatal(err)
+	}
 	s, err := c.State()
 	if err != nil {
 		t.Fatal(err)
