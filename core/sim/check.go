@@ -265,12 +265,16 @@ func (w *world) finish() {
 	}
 	// Let writes end and marks spread.
 	w.still = true
-	limit := w.now + 2*time.Minute
+	limit, since := w.now+2*time.Minute, w.now
 	w.loop(func() bool {
 		if w.now > limit {
 			w.fail("writes do not end: %s", w.stuck())
 		}
-		return w.rested() && w.settled()
+		if !w.rested() || !w.settled() {
+			since = w.now
+		}
+		// By then what was about to be proposed is.
+		return w.now-since > 2*time.Second
 	})
 	for i, k := range w.keys() {
 		c := &client{w: w, no: 1000 + i}

@@ -137,7 +137,7 @@ func (nd *node) move() {
 		fresh = slices.DeleteFunc(fresh, func(p place) bool {
 			return slices.ContainsFunc(places, func(q place) bool { return q.disk == p.disk })
 		})
-		if len(fresh) == 0 {
+		if len(fresh) == 0 || w.still {
 			return
 		}
 		next := slices.Clone(places)
