@@ -19,7 +19,7 @@ import (
 	"github.com/shoalstore/shoal/plugins/api"
 )
 
-// launch starts a node's process, in a session of its own so that no terminal
+// launch starts a node's process, apart from any terminal so that none
 // ends it, with its output in its log.
 func (c *Cluster) launch(name string) error {
 	return c.update(func(s *State) error {
