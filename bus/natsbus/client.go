@@ -40,6 +40,7 @@ type Client struct {
 	mapBucket, jobsBucket *bucket
 
 	mu         sync.Mutex
+	cluster    string
 	generation uint64
 	urls       []string
 	// why is the reason for not being connected, nil while connected; denied
@@ -69,7 +70,7 @@ func Connect(o ClientOptions) (*Client, error) {
 	}
 	c := &Client{
 		opts: o, log: o.Logger.With("component", "bus"), closed: make(chan struct{}),
-		generation: o.Generation, urls: slices.Clone(o.URLs), changed: make(chan struct{}),
+		cluster: o.Cluster, generation: o.Generation, urls: slices.Clone(o.URLs), changed: make(chan struct{}),
 	}
 	no, err := c.natsOptions()
 	if err != nil {
@@ -224,6 +225,16 @@ func (c *Client) Use(generation uint64, urls []string) error {
 	return nil
 }
 
+// belongTo names the Shoal cluster whose servers are talked to from now on.
+func (c *Client) belongTo(cluster string) {
+	c.mu.Lock()
+	c.cluster = cluster
+	c.mu.Unlock()
+	if errors.Is(c.usable(c.nc), errOther) {
+		c.leave(c.nc)
+	}
+}
+
 // Generation returns the generation that the client was pointed to.
 func (c *Client) Generation() uint64 {
 	c.mu.Lock()
@@ -254,12 +265,14 @@ func (c *Client) usable(nc *nats.Conn) error {
 	if !nc.IsConnected() {
 		return errDisconnected
 	}
-	g := c.Generation()
+	c.mu.Lock()
+	cluster, g := c.cluster, c.generation
+	c.mu.Unlock()
 	if g == 0 {
 		return nil
 	}
-	want := clusterName(c.opts.Cluster, g)
-	if has := nc.ConnectedClusterName(); has == want || c.opts.Cluster == "" && strings.HasSuffix(has, want) {
+	want := clusterName(cluster, g)
+	if has := nc.ConnectedClusterName(); has == want || cluster == "" && strings.HasSuffix(has, want) {
 		return nil
 	}
 	return errOther

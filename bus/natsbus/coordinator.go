@@ -30,7 +30,8 @@ type CoordinatorOptions struct {
 	// Members and Closed are set from the target.
 	Server ServerOptions
 	// Client is the node's client; it is pointed to the target's
-	// coordinators. The caller closes it after Run has returned.
+	// coordinators, and talks to those of Server.Cluster only. The caller
+	// closes it after Run has returned.
 	Client *Client
 	Clock  core.Clock
 	Logger *slog.Logger
@@ -67,6 +68,7 @@ func NewCoordinator(o CoordinatorOptions) (*Coordinator, error) {
 	if o.Server.Logger == nil {
 		o.Server.Logger = o.Logger
 	}
+	o.Client.belongTo(o.Server.Cluster)
 	return &Coordinator{opts: o, log: o.Logger.With("component", "bus")}, nil
 }
 
