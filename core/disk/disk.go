@@ -51,7 +51,7 @@ const (
 	defaultDirectFrom = 1 << 20
 	maxReserve        = 1 << 30
 	reserveShare      = 50
-	ownCacheBytes     = 8 << 20
+	ownCacheBytes     = 32 << 20
 	ownCacheFiles     = 128
 )
 

@@ -21,10 +21,13 @@ type Cache struct {
 }
 
 // NewCache returns a cache of that many bytes and open files. Zero asks for
-// 32 MiB and 512 files.
+// 64 MiB and 512 files. Memory in which fresh rows gather counts against it, up
+// to four times Options.MemTableSize for each disk that is busy, and it should
+// further hold the filters that spare lookups of rows that are not there: about
+// 13 MB for 10 million rows.
 func NewCache(bytes int64, files int) *Cache {
 	if bytes == 0 {
-		bytes = 32 << 20
+		bytes = 64 << 20
 	}
 	if files == 0 {
 		files = 512
@@ -81,6 +84,8 @@ func pebbleOptions(d *Disk) *pebble.Options {
 		}
 	}
 	for i := range o.Levels {
+		// A table's filter is read as a whole, so tables are kept small.
+		o.TargetFileSizes[i] = min(int64(2<<20)<<i, 16<<20)
 		l := &o.Levels[i]
 		l.BlockSize = 16 << 10
 		l.FilterPolicy = bloom.FilterPolicy(10)
