@@ -54,9 +54,17 @@ func TestReadPart(t *testing.T) {
 		has, want int
 		more      bool
 	}{{0, 0, false}, {9, 9, false}, {10, 10, true}, {11, 10, true}} {
-		got, more, err := readPart(bytes.NewReader(make([]byte, tt.has)), 10)
+		got, more, err := readPart(bytes.NewReader(make([]byte, tt.has)), 10, -1)
 		if err != nil || len(got) != tt.want || more != tt.more {
 			t.Errorf("of %d: got %d, %v, %v", tt.has, len(got), more, err)
 		}
+	}
+}
+
+// A small object of a known size takes a small buffer, whatever a part may have.
+func TestReadPartAllocatesWhatComes(t *testing.T) {
+	got, more, err := readPart(bytes.NewReader(make([]byte, 100)), 16<<20, 100)
+	if err != nil || more || len(got) != 100 || cap(got) > 4096 {
+		t.Errorf("got %d bytes in a buffer of %d, more %t, %v", len(got), cap(got), more, err)
 	}
 }

@@ -25,7 +25,7 @@ import (
 // carries the checksum of its bytes and is sent again, elsewhere, when it
 // fails; it takes effect once. Nothing is visible before the whole object is.
 func (c *Client) Upload(ctx context.Context, alias, key string, src io.Reader, size int64, o TransferOptions) (ObjectInfo, error) {
-	first, more, err := readPart(src, c.firstPart(size))
+	first, more, err := readPart(src, c.firstPart(size), size)
 	if err != nil {
 		return ObjectInfo{}, fmt.Errorf("%s/%s: %w", alias, key, err)
 	}
@@ -97,9 +97,15 @@ func (c *Client) partOf(size int64, i int) int64 {
 }
 
 // readPart reads up to n bytes. more says that there are others behind them.
-func readPart(src io.Reader, n int64) (part []byte, more bool, err error) {
+// expected is the number of bytes that src is believed to have, -1 if unknown:
+// no more than that is allocated ahead.
+func readPart(src io.Reader, n, expected int64) (part []byte, more bool, err error) {
+	room := min(n, defaultPart)
+	if expected >= 0 {
+		room = min(room, expected)
+	}
 	var b bytes.Buffer
-	b.Grow(int(min(n, defaultPart)))
+	b.Grow(int(room) + bytes.MinRead) // a read that finds the end needs room too
 	got, err := io.Copy(&b, io.LimitReader(src, n))
 	if err != nil {
 		return nil, false, fmt.Errorf("read the source: %w", err)
@@ -167,7 +173,7 @@ func (c *Client) sendParts(ctx context.Context, alias, key, id string, first []b
 		if !more {
 			break
 		}
-		data, more, readErr = readPart(src, c.partOf(size, number))
+		data, more, readErr = readPart(src, c.partOf(size, number), -1)
 		if readErr != nil {
 			break
 		}
