@@ -45,10 +45,6 @@ const (
 	// separateFrom is the size in bytes from which a value is kept apart from
 	// its key, so that compactions and scans of keys do not move it.
 	separateFrom = 1 << 10
-	// blobDepth is how many files the values of one table may be spread over
-	// before a compaction copies them together. Values are mostly read one
-	// by one, so being spread costs little, and each copy is a write.
-	blobDepth = 60
 	// stopAtReadAmp is the number of tables that a read of fresh rows may
 	// have to look at before writes wait for compactions.
 	stopAtReadAmp = 24
@@ -83,7 +79,7 @@ func pebbleOptions(d *Disk) *pebble.Options {
 		return pebble.ValueSeparationPolicy{
 			Enabled:               true,
 			MinimumSize:           separateFrom,
-			MaxBlobReferenceDepth: blobDepth,
+			MaxBlobReferenceDepth: 10,
 			TargetGarbageRatio:    0.25,
 		}
 	}
