@@ -26,7 +26,7 @@ func main() {
 
 // options are the flags.
 type options struct {
-	shoal, out, only, baseline, dir string
+	shoal, out, only, cells, baseline, dir string
 	rounds, kills, list             int
 	cell                            time.Duration
 }
@@ -37,6 +37,7 @@ func run(ctx context.Context, args []string) int {
 	f.StringVar(&o.shoal, "shoal", "bin/shoal", "the binary to measure")
 	f.StringVar(&o.out, "out", "docs/benchmarks.md", "where the report goes; - for stdout")
 	f.StringVar(&o.only, "only", "", "sections to run, comma-separated: node, cluster, copy, list, failover, memory; empty for all")
+	f.StringVar(&o.cells, "cells", "", "loads of the sections node and cluster, comma-separated, such as \"PUT 1 KiB x 64,GET 1 MiB x 1\"; empty for all")
 	f.IntVar(&o.rounds, "rounds", 5, "turns of each pair")
 	f.DurationVar(&o.cell, "cell", 2*time.Second, "time of one turn")
 	f.IntVar(&o.kills, "kills", 10, "kills of the fail-over section")

@@ -14,16 +14,19 @@ import (
 	"time"
 )
 
-// cells are the loads of the first two sections.
-func cells() []cell {
+// cells are the loads of the first two sections, or those asked for.
+func (b *bench) cells() []cell {
 	var out []cell
+	only := strings.Split(b.o.cells, ",")
 	for _, m := range []string{http.MethodPut, http.MethodGet} {
 		for _, s := range []int{1 << 10, 16 << 10, 256 << 10, 1 << 20, 64 << 20} {
 			for _, n := range []int{1, 64} {
 				if s == 64<<20 && n > 4 {
 					n = 4 // 64 streams of 64 MiB measure the page cache
 				}
-				out = append(out, cell{m, s, n})
+				if x := (cell{m, s, n}); b.o.cells == "" || slices.Contains(only, x.String()) {
+					out = append(out, x)
+				}
 			}
 		}
 	}
@@ -52,7 +55,7 @@ func (b *bench) table(ctx context.Context, c *cluster, base, scheme string, targ
 	ours, theirs := newSide("shoal", bucket, c.endpoints...), newSide("baseline", bucket, base)
 	b.line("| %s | baseline, /s | Shoal, /s | ratio | target |", scheme)
 	b.line("| --- | ---: | ---: | ---: | ---: |")
-	for _, x := range cells() {
+	for _, x := range b.cells() {
 		bs, os, ratio, err := compare(ctx, theirs, ours, x, b.o.rounds, b.o.cell)
 		if err != nil {
 			return err
