@@ -27,8 +27,8 @@ func main() {
 // options are the flags.
 type options struct {
 	shoal, out, only, cells, baseline, dir string
-	rounds, kills, list             int
-	cell                            time.Duration
+	rounds, kills, list                    int
+	cell                                   time.Duration
 }
 
 func run(ctx context.Context, args []string) int {
