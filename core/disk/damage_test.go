@@ -106,21 +106,31 @@ func damageShard(i int) (core.ShardMeta, []byte) {
 }
 
 // damaged are images of a disk with known content: of one that was killed, and
-// of one that was closed.
+// of one that was closed. The first rows are in tables when the last ones are
+// written, so that whatever is done in the background each image has files of
+// every kind with content that is read.
 func damaged(t *testing.T) (killed, closed *vfs.Mem) {
 	m := vfs.NewMem(vfs.MemOptions{})
 	format(t, small(m, "/d"))
+	write := func(d *disk.Disk, from, to uint64) {
+		for seq := from; seq <= to; seq++ {
+			e := put(seq, fmt.Sprint("key", seq), rowValue(seq))
+			v := e.Version
+			must(t, d.Apply(t.Context(), []core.SlotBatch{{Slot: 5, Append: []core.Entry{e}, Commit: &v}}))
+		}
+	}
 	d, err := disk.Open(t.Context(), small(m, "/d"))
 	must(t, err)
-	for seq := uint64(1); seq <= rowCount; seq++ {
-		e := put(seq, fmt.Sprint("key", seq), rowValue(seq))
-		v := e.Version
-		must(t, d.Apply(t.Context(), []core.SlotBatch{{Slot: 5, Append: []core.Entry{e}, Commit: &v}}))
-	}
+	write(d, 1, rowCount-8)
 	for i := range shardCount {
 		meta, body := damageShard(i)
 		writeShard(t, d, meta, body)
 	}
+	must(t, d.Close())
+
+	d, err = disk.Open(t.Context(), small(m, "/d"))
+	must(t, err)
+	write(d, rowCount-7, rowCount)
 	killed = m.Clone()
 	must(t, d.Close())
 	return killed, m
