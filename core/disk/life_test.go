@@ -418,7 +418,7 @@ func TestFailedShardSyncFailsTheDisk(t *testing.T) {
 	wantErr(t, "Room", d.Room(1), core.ErrDiskFailed)
 	_, err = w0.Write([]byte("x"))
 	wantErr(t, "write of another shard", err, core.ErrDiskFailed)
-	wantErr(t, "apply", d.Apply(t.Context(), []core.SlotBatch{{Slot: 1, Commit: ref(ver(1))}}), core.ErrDiskFailed)
+	wantErr(t, "apply", d.Apply(t.Context(), []core.SlotBatch{{Slot: 1, Commit: new(ver(1))}}), core.ErrDiskFailed)
 	wantErr(t, "delete", d.Delete(t.Context(), good.ID), core.ErrDiskFailed)
 	wantErr(t, "drop answers", d.DropAnswers(t.Context(), 1), core.ErrDiskFailed)
 	r, err := d.Open(t.Context(), good.ID)
@@ -438,12 +438,10 @@ func TestFailedShardSyncFailsTheDisk(t *testing.T) {
 	}
 	must(t, d.Close())
 	d = open(t, small(h, "/d"))
-	must(t, d.Apply(t.Context(), []core.SlotBatch{{Slot: 1, Commit: ref(ver(1))}}))
+	must(t, d.Apply(t.Context(), []core.SlotBatch{{Slot: 1, Commit: new(ver(1))}}))
 	_, err = d.Open(t.Context(), core.ShardID{Index: 8})
 	wantErr(t, "the shard whose sync failed", err, core.ErrNotFound)
 }
-
-func ref[T any](v T) *T { return &v }
 
 // TestFullWithoutReserve fills the file system to its last byte under Pebble.
 // The disk fails as full, the process lives, reads go on, and once there is

@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"time"
 )
@@ -73,15 +74,7 @@ type bench struct {
 
 // wants says whether a section is to be run.
 func (b *bench) wants(section string) bool {
-	if b.o.only == "" {
-		return true
-	}
-	for _, s := range strings.Split(b.o.only, ",") {
-		if s == section {
-			return true
-		}
-	}
-	return false
+	return b.o.only == "" || slices.Contains(strings.Split(b.o.only, ","), section)
 }
 
 func (b *bench) all(ctx context.Context) error {

@@ -158,7 +158,7 @@ func compareOne(ctx context.Context, r *result, c *client.Client, name, path str
 	if err != nil {
 		return err
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	var objects []io.Reader
 	for _, alias := range aliases {
 		o, err := c.Get(ctx, alias, name, client.GetOptions{})

@@ -141,10 +141,10 @@ func (h *history) of(key string) string {
 	short := func(v string) string { return v[:min(6, len(v))] }
 	for _, e := range events {
 		fmt.Fprintf(&b, "\n  %9.4f .. %9.4f  client %2d %-6s %-24s", e.began.Seconds(), e.done.Seconds(), e.client, e.call.kind, e.call.what)
-		switch {
-		case e.call.kind == opRead:
+		switch e.call.kind {
+		case opRead:
 			fmt.Fprintf(&b, " -> %q", short(e.answer.value))
-		case e.call.kind == opSwap:
+		case opSwap:
 			fmt.Fprintf(&b, " %q to %q", short(e.call.match), short(e.call.value))
 		default:
 			fmt.Fprintf(&b, " %q", short(e.call.value))

@@ -228,10 +228,7 @@ func (k *caller) get(ctx context.Context, node *s3.Client, bucket, key string) e
 			}
 		}
 	}
-	switch {
-	case statusOf(err) == http.StatusNotFound:
-		err = nil
-	case err != nil:
+	if err != nil && statusOf(err) != http.StatusNotFound {
 		k.refusal(err, opRead, key)
 		k.dropped.Add(1)
 		return err
@@ -276,8 +273,7 @@ func unquote(etag *string) string { return strings.Trim(aws.ToString(etag), `"`)
 
 // statusOf is the status of an answer, 0 if there was none.
 func statusOf(err error) int {
-	var r *awshttp.ResponseError
-	if errors.As(err, &r) {
+	if r, ok := errors.AsType[*awshttp.ResponseError](err); ok {
 		return r.HTTPStatusCode()
 	}
 	return 0

@@ -55,15 +55,15 @@ func makeScript() *script {
 	e.Request, e.Answer = core.RequestID{1}, []byte("first")
 	apply(
 		core.SlotBatch{Slot: 1, Adopt: &core.Ballot{Term: 1, Boot: 1}, Append: []core.Entry{e}},
-		core.SlotBatch{Slot: 2, Append: []core.Entry{entry(ver(1), put("c", "1"))}, Commit: ref(ver(1))},
+		core.SlotBatch{Slot: 2, Append: []core.Entry{entry(ver(1), put("c", "1"))}, Commit: new(ver(1))},
 	)
 	add(step{shard: 1, size: 3000, hint: 3000})
-	apply(core.SlotBatch{Slot: 1, Append: []core.Entry{entry(ver(2), put("a", "2"), del("b"))}, Commit: ref(ver(1))})
+	apply(core.SlotBatch{Slot: 1, Append: []core.Entry{entry(ver(2), put("a", "2"), del("b"))}, Commit: new(ver(1))})
 	add(step{shard: 2, size: 1<<20 + 70_000, hint: 1<<20 + 70_000})
 	for range 3 {
 		apply(h.batches2(big)...)
 	}
-	apply(core.SlotBatch{Slot: 1, Undo: ref(ver(1))})
+	apply(core.SlotBatch{Slot: 1, Undo: new(ver(1))})
 	add(step{reopen: true})
 	add(step{shard: 3, size: 150_000, hint: -1})
 	add(step{shard: 1, delete: true})

@@ -197,9 +197,9 @@ func (s *modelSlot) get(k core.RowKey, at core.Version) (core.Row, bool) {
 		at = s.state.Committed
 	}
 	versions := s.rows[k]
-	for i := len(versions) - 1; i >= 0; i-- {
-		if versions[i].Version.Compare(at) <= 0 {
-			return versions[i], true
+	for _, version := range slices.Backward(versions) {
+		if version.Version.Compare(at) <= 0 {
+			return version, true
 		}
 	}
 	return core.Row{}, false
@@ -399,7 +399,7 @@ func (m *model) compareScans(ctx context.Context, d Disk, at func(core.SlotID) c
 	want := map[place][]core.Found{}
 	for k := range m.rows {
 		p := place{k.Bucket, k.Space}
-		want[p] = want[p][:len(want[p]):len(want[p])]
+		want[p] = slices.Clip(want[p])
 		for id, s := range m.slots {
 			if r, there := s.get(k, at(id)); there && !r.Deleted {
 				want[p] = append(want[p], core.Found{Slot: id, Row: r})

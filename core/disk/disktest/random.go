@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"strconv"
 	"testing"
 
@@ -118,7 +119,7 @@ func (h *history) batch(slot core.SlotID) core.SlotBatch {
 	}
 	if h.chance(60) {
 		v := st.Committed
-		for _, e := range append(s.entries[:len(s.entries):len(s.entries)], b.Append...) {
+		for _, e := range append(slices.Clip(s.entries), b.Append...) {
 			if e.Version.Compare(v) > 0 && e.Version.Compare(st.Last) <= 0 && h.chance(70) {
 				v = e.Version
 			}

@@ -65,8 +65,6 @@ func (b *bench) state(slot core.SlotID) core.SlotState {
 	return states[slot]
 }
 
-func ref[T any](v T) *T { return &v }
-
 func testEmpty(t *testing.T, b *bench) {
 	states, err := b.Slots(t.Context())
 	must(t, err)
@@ -84,7 +82,7 @@ func testEmpty(t *testing.T, b *bench) {
 	}
 	b.apply()
 	b.apply(core.SlotBatch{Slot: 1})
-	b.apply(core.SlotBatch{Slot: 2, Commit: ref(ver(5))}, core.SlotBatch{Slot: 2, Undo: ref(ver(5))}, core.SlotBatch{Slot: 2, Remove: true})
+	b.apply(core.SlotBatch{Slot: 2, Commit: new(ver(5))}, core.SlotBatch{Slot: 2, Undo: new(ver(5))}, core.SlotBatch{Slot: 2, Remove: true})
 	if states, _ = b.Slots(t.Context()); len(states) != 0 {
 		t.Errorf("slots after batches without effect: got %v, want none", states)
 	}
@@ -112,10 +110,10 @@ func testAppendCommit(t *testing.T, b *bench) {
 	b.want(8, ver(3), map[string]string{"a": "-"})
 	b.reopen()
 	check("opened again", 0)
-	b.apply(core.SlotBatch{Slot: 7, Commit: ref(ver(2))})
+	b.apply(core.SlotBatch{Slot: 7, Commit: new(ver(2))})
 	check("2 committed", 2)
 	b.want(7, ver(2), map[string]string{"a": "a1", "b": "b2"})
-	b.apply(core.SlotBatch{Slot: 7, Commit: ref(ver(99)), Adopt: &core.Ballot{Term: 1}})
+	b.apply(core.SlotBatch{Slot: 7, Commit: new(ver(99)), Adopt: &core.Ballot{Term: 1}})
 	check("all committed", 3)
 	b.reopen()
 	check("opened again, all committed", 3)
@@ -123,7 +121,7 @@ func testAppendCommit(t *testing.T, b *bench) {
 	b.apply(
 		core.SlotBatch{Slot: 7, Append: []core.Entry{entry(ver(4), put("a", "a4"))}},
 		core.SlotBatch{Slot: 9, Append: []core.Entry{entry(ver(1), put("a", "other"))}},
-		core.SlotBatch{Slot: 7, Append: []core.Entry{entry(ver(5), put("a", "a5"))}, Commit: ref(ver(5))},
+		core.SlotBatch{Slot: 7, Append: []core.Entry{entry(ver(5), put("a", "a5"))}, Commit: new(ver(5))},
 	)
 	b.want(7, ver(5), map[string]string{"a": "a5"})
 	b.want(9, ver(1), map[string]string{"a": "other"})
@@ -149,7 +147,7 @@ func testRefusals(t *testing.T, b *bench) {
 	if states, err := b.Slots(t.Context()); err != nil || len(states) != 1 {
 		t.Errorf("slots: got %v, %v; want slot 1 only", states, err)
 	}
-	b.apply(core.SlotBatch{Slot: 1, Append: []core.Entry{entry(ver(2), put("a", "2"))}, Commit: ref(ver(2))})
+	b.apply(core.SlotBatch{Slot: 1, Append: []core.Entry{entry(ver(2), put("a", "2"))}, Commit: new(ver(2))})
 	b.want(1, ver(2), map[string]string{"a": "2"})
 	b.want(2, ver(2), map[string]string{"b": "-"})
 }
@@ -159,20 +157,20 @@ func testUndo(t *testing.T, b *bench) {
 	e3 := entry(ver(3), put("a", "a3"), del("b"), put("c", "c3"))
 	e3.Request, e3.Answer = r, []byte("three")
 	b.apply(core.SlotBatch{
-		Slot: 1, Append: []core.Entry{entry(ver(1), put("a", "a1")), entry(ver(2), put("b", "b2")), e3}, Commit: ref(ver(1)),
+		Slot: 1, Append: []core.Entry{entry(ver(1), put("a", "a1")), entry(ver(2), put("b", "b2")), e3}, Commit: new(ver(1)),
 	})
 	b.want(1, ver(3), map[string]string{"a": "a3", "b": "x", "c": "c3"})
-	b.apply(core.SlotBatch{Slot: 1, Undo: ref(ver(2))})
+	b.apply(core.SlotBatch{Slot: 1, Undo: new(ver(2))})
 	b.want(1, forever(), map[string]string{"a": "a1", "b": "b2", "c": "-"})
 	_, _, err := b.Answer(t.Context(), 1, r)
 	wantErr(t, "answer of what was undone", err, core.ErrNotFound)
-	b.apply(core.SlotBatch{Slot: 1, Undo: ref(ver(9))})
+	b.apply(core.SlotBatch{Slot: 1, Undo: new(ver(9))})
 	if got := b.state(1).Last; got != ver(2) {
 		t.Errorf("last after an undo above it: got %v, want %v", got, ver(2))
 	}
 	// Another term goes on from there, in the same batch as an undo.
 	v := core.Version{Term: 2, Boot: 1, Seq: 2}
-	b.apply(core.SlotBatch{Slot: 1, Undo: ref(ver(1)), Append: []core.Entry{entry(v, put("b", "b2'"))}, Commit: ref(v)})
+	b.apply(core.SlotBatch{Slot: 1, Undo: new(ver(1)), Append: []core.Entry{entry(v, put("b", "b2'"))}, Commit: new(v)})
 	b.reopen()
 	b.want(1, v, map[string]string{"a": "a1", "b": "b2'"})
 	if got := b.state(1); got.Last != v || got.Committed != v {
@@ -192,7 +190,7 @@ func testAnswers(t *testing.T, b *bench) {
 		}
 		list = append(list, e)
 	}
-	b.apply(core.SlotBatch{Slot: 1, Append: list, Commit: ref(ver(3))})
+	b.apply(core.SlotBatch{Slot: 1, Append: list, Commit: new(ver(3))})
 	want := func(there ...bool) {
 		t.Helper()
 		for i, id := range ids {
@@ -214,7 +212,7 @@ func testAnswers(t *testing.T, b *bench) {
 	want(false, false, true, true)
 	must(t, b.DropAnswers(t.Context(), 1<<40))
 	want(false, false, false, true) // the last one is not committed
-	b.apply(core.SlotBatch{Slot: 1, Commit: ref(ver(4))})
+	b.apply(core.SlotBatch{Slot: 1, Commit: new(ver(4))})
 	must(t, b.DropAnswers(t.Context(), 1<<40))
 	want(false, false, false, false)
 	b.reopen()
@@ -229,7 +227,7 @@ func testFloor(t *testing.T, b *bench) {
 		entry(ver(3), del("b")),
 		entry(ver(4), del("c")),
 		entry(ver(5), put("c", "5")),
-	}, Commit: ref(ver(3))})
+	}, Commit: new(ver(3))})
 	b.want(1, ver(5), map[string]string{"a": "x", "b": "x", "c": "5"})
 	e := entry(ver(6))
 	e.Floor = 2
@@ -239,7 +237,7 @@ func testFloor(t *testing.T, b *bench) {
 	}
 	b.reopen()
 	b.want(1, ver(5), map[string]string{"a": "x", "b": "x"})
-	b.apply(core.SlotBatch{Slot: 1, Commit: ref(ver(6))})
+	b.apply(core.SlotBatch{Slot: 1, Commit: new(ver(6))})
 	if got := b.state(1).Floor; got != 2 {
 		t.Errorf("floor: got %d, want 2", got)
 	}
@@ -251,7 +249,7 @@ func testFloor(t *testing.T, b *bench) {
 	}
 	e = entry(ver(7), del("d"))
 	e.Floor = 6
-	b.apply(core.SlotBatch{Slot: 1, Append: []core.Entry{e}, Commit: ref(ver(7))})
+	b.apply(core.SlotBatch{Slot: 1, Append: []core.Entry{e}, Commit: new(ver(7))})
 	b.want(1, ver(7), map[string]string{"a": "-", "b": "-", "c": "5", "d": "x"})
 }
 
@@ -264,17 +262,18 @@ func shape(list []core.Entry, committed core.Version) string {
 		if len(e.Rows) == 0 && e.Request.IsZero() && e.Version.Compare(committed) <= 0 {
 			continue
 		}
-		s := fmt.Sprint(e.Version.Seq, ":")
+		var s strings.Builder
+		fmt.Fprint(&s, e.Version.Seq, ":")
 		for _, r := range e.Rows {
 			if r.Deleted {
-				s += "x"
+				s.WriteString("x")
 			}
-			s += r.Key
+			s.WriteString(r.Key)
 		}
 		if !e.Request.IsZero() {
-			s += "!"
+			s.WriteString("!")
 		}
-		out = append(out, s)
+		out = append(out, s.String())
 	}
 	return strings.Join(out, " ")
 }
@@ -289,7 +288,7 @@ func testEntries(t *testing.T, b *bench) {
 	e5 := entry(ver(5), put("a", "5"), del("b"))
 	e5.Floor = 1
 	e6 := entry(ver(6), put("a", "6"))
-	b.apply(core.SlotBatch{Slot: 1, Append: []core.Entry{e1, e2, e3, e4, e5, e6}, Commit: ref(ver(3))})
+	b.apply(core.SlotBatch{Slot: 1, Append: []core.Entry{e1, e2, e3, e4, e5, e6}, Commit: new(ver(3))})
 	for _, c := range []struct {
 		after uint64
 		upTo  core.Version
@@ -334,7 +333,7 @@ func testReplace(t *testing.T, b *bench) {
 	b.apply(core.SlotBatch{Slot: 1, Append: []core.Entry{
 		entry(ver(1), put("a", "1")), entry(ver(2), put("b", "2")), entry(ver(3), put("c", "3")), old,
 		entry(ver(5), put("a", "5")), // not committed: goes, and a is 1 again
-	}, Commit: ref(ver(4))})
+	}, Commit: new(ver(4))})
 	fresh := entry(at(7), put("b", "7"), put("e", "7"))
 	fresh.Request, fresh.Answer = core.NewRequestID(), []byte("seven")
 	b.apply(core.SlotBatch{Slot: 1, Replace: &core.Replace{
@@ -361,14 +360,14 @@ func testReplace(t *testing.T, b *bench) {
 	b.reopen()
 	check()
 	// All of it anew, from below the mark, as a joiner that starts over does.
-	b.apply(core.SlotBatch{Slot: 1, Undo: ref(at(3)), Replace: &core.Replace{
+	b.apply(core.SlotBatch{Slot: 1, Undo: new(at(3)), Replace: &core.Replace{
 		After: 0, UpTo: at(3), Floor: 2, Entries: []core.Entry{entry(at(2), del("a")), entry(at(3), put("z", "3"), del("b"))},
 	}})
 	b.want(1, at(3), map[string]string{"a": "-", "b": "x", "c": "-", "e": "-", "f": "-", "z": "3"})
 	if got, want := b.state(1), (core.SlotState{Committed: at(3), Last: at(3), Floor: 2}); got != want {
 		t.Errorf("state after starting over: got %+v, want %+v", got, want)
 	}
-	b.apply(core.SlotBatch{Slot: 1, Append: []core.Entry{entry(at(4), put("z", "4"))}, Commit: ref(at(4))})
+	b.apply(core.SlotBatch{Slot: 1, Append: []core.Entry{entry(at(4), put("z", "4"))}, Commit: new(at(4))})
 	b.want(1, at(4), map[string]string{"z": "4"})
 }
 
@@ -376,7 +375,7 @@ func testRemove(t *testing.T, b *bench) {
 	e := entry(ver(2), put("b", "2"))
 	e.Request = core.NewRequestID()
 	for slot := core.SlotID(1); slot <= 3; slot++ {
-		b.apply(core.SlotBatch{Slot: slot, Adopt: &core.Ballot{Term: 1}, Append: []core.Entry{entry(ver(1), put("a", "1")), e}, Commit: ref(ver(1))})
+		b.apply(core.SlotBatch{Slot: slot, Adopt: &core.Ballot{Term: 1}, Append: []core.Entry{entry(ver(1), put("a", "1")), e}, Commit: new(ver(1))})
 	}
 	b.apply(core.SlotBatch{Slot: 2, Remove: true}, core.SlotBatch{Slot: 3, Remove: true, Append: []core.Entry{entry(ver(1), put("c", "1"))}})
 	check := func() {
@@ -407,8 +406,8 @@ func testRemove(t *testing.T, b *bench) {
 }
 
 func testBelowMark(t *testing.T, b *bench) {
-	b.apply(core.SlotBatch{Slot: 1, Append: []core.Entry{entry(ver(1), put("a", "1"))}, Commit: ref(ver(1))})
-	b.apply(core.SlotBatch{Slot: 1, Append: []core.Entry{entry(ver(2), put("a", "2"))}, Commit: ref(ver(2))})
+	b.apply(core.SlotBatch{Slot: 1, Append: []core.Entry{entry(ver(1), put("a", "1"))}, Commit: new(ver(1))})
+	b.apply(core.SlotBatch{Slot: 1, Append: []core.Entry{entry(ver(2), put("a", "2"))}, Commit: new(ver(2))})
 	if got := b.value(1, key("a"), ver(1)); got != "2" {
 		t.Errorf("row as of a mark that has risen: got %q, want 2", got)
 	}
@@ -447,12 +446,12 @@ func testOrder(t *testing.T, b *bench) {
 	}
 	slices.Sort(keys)
 	var rows []core.Row
-	for i := len(keys) - 1; i >= 0; i-- {
+	for _, key := range slices.Backward(keys) {
 		for _, sub := range []string{"", "\x00", "s"} {
-			rows = append(rows, core.Row{RowKey: core.RowKey{Bucket: 1, Key: keys[i], Sub: sub}, Value: []byte("v")})
+			rows = append(rows, core.Row{RowKey: core.RowKey{Bucket: 1, Key: key, Sub: sub}, Value: []byte("v")})
 		}
 	}
-	b.apply(core.SlotBatch{Slot: 1, Append: []core.Entry{entry(ver(1), rows...)}, Commit: ref(ver(1))})
+	b.apply(core.SlotBatch{Slot: 1, Append: []core.Entry{entry(ver(1), rows...)}, Commit: new(ver(1))})
 	visible := func(core.SlotID) (core.Version, bool) { return ver(1), true }
 	list := func(s core.Scan) (out []core.RowKey) {
 		s.Bucket, s.Visible = 1, visible
@@ -513,8 +512,8 @@ func testScan(t *testing.T, b *bench) {
 			entry(ver(1), put("a", "1"), put("c", "1"), put("e", "1"), other, upload, cursor("s1")),
 			entry(ver(2), del("c"), put("e", "2")),
 			entry(ver(3), put("a", "3"), put("g", "3")),
-		}, Commit: ref(ver(2))},
-		core.SlotBatch{Slot: 2, Append: []core.Entry{entry(ver(1), put("b", "1"), put("d", "1"), cursor("s2"))}, Commit: ref(ver(1))},
+		}, Commit: new(ver(2))},
+		core.SlotBatch{Slot: 2, Append: []core.Entry{entry(ver(1), put("b", "1"), put("d", "1"), cursor("s2"))}, Commit: new(ver(1))},
 	)
 	committed := func(s core.SlotID) (core.Version, bool) { return ver(2), s < 3 }
 	for _, c := range []struct {
@@ -556,7 +555,7 @@ func testLarge(t *testing.T, b *bench) {
 		values[k] = strings.Repeat(string(rune('a'+i)), n)
 		rows = append(rows, put(k, values[k]))
 	}
-	b.apply(core.SlotBatch{Slot: 1, Append: []core.Entry{entry(ver(1), rows...)}, Commit: ref(ver(1))})
+	b.apply(core.SlotBatch{Slot: 1, Append: []core.Entry{entry(ver(1), rows...)}, Commit: new(ver(1))})
 	b.want(1, ver(1), values)
 	b.reopen()
 	b.want(1, ver(1), values)

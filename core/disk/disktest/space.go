@@ -63,7 +63,7 @@ func runSpace(t *testing.T, target Target) {
 	check()
 	// Deletions, commits and ballots need no permission.
 	must(t, appendRow(del("k2")))
-	b.apply(core.SlotBatch{Slot: 1, Adopt: &core.Ballot{Term: 9}, Commit: ref(ver(seq))})
+	b.apply(core.SlotBatch{Slot: 1, Adopt: &core.Ballot{Term: 9}, Commit: new(ver(seq))})
 	b.want(1, ver(seq), map[string]string{"k2": "x"})
 	fill() // logs may have become free meanwhile
 	b.reopen()
