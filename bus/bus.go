@@ -143,7 +143,7 @@ type Services interface {
 
 // Restore brings a register that is older than value up to it, and never the
 // other way: it replaces what is stored as long as that is damaged, missing or
-// of a lower epoch. epochOf reads the epoch out of a value and fails if the
+// of a lower epoch, but not what only a newer version can read. epochOf reads the epoch out of a value and fails if the
 // value is damaged. It is for a map in effect, which is the newest by
 // definition, and returns once the register holds value or a later one.
 func Restore(ctx context.Context, r Register, value []byte, epochOf func([]byte) (uint64, error)) error {
@@ -158,8 +158,12 @@ func Restore(ctx context.Context, r Register, value []byte, epochOf func([]byte)
 			_, err = r.Create(ctx, value)
 		case err != nil:
 		default:
-			if have, damaged := epochOf(stored); damaged == nil && have >= epoch {
+			have, damaged := epochOf(stored)
+			if damaged == nil && have >= epoch {
 				return nil
+			}
+			if errors.Is(damaged, core.ErrNewer) {
+				return fmt.Errorf("restore the register to epoch %d: what is stored: %w", epoch, damaged)
 			}
 			_, err = r.CompareAndSet(ctx, value, rev)
 		}

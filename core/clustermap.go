@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"slices"
 	"sort"
+	"strconv"
 	"time"
 )
 
@@ -156,10 +157,13 @@ type Voter struct {
 // where things are. Maps form a chain: each carries its predecessor's checksum.
 // A Map is immutable once made; change a [Map.Clone].
 type Map struct {
-	Cluster string    `json:"cluster"`
-	Epoch   Epoch     `json:"epoch"`
-	Prev    string    `json:"prev"`
-	Made    time.Time `json:"made"`
+	// Features are the bits of what was added to the format that a reader
+	// must know; see [DecodeMap].
+	Features uint64    `json:"features,omitempty"`
+	Cluster  string    `json:"cluster"`
+	Epoch    Epoch     `json:"epoch"`
+	Prev     string    `json:"prev"`
+	Made     time.Time `json:"made"`
 	// Replicas is R, the number of disks that keep a slot's records.
 	Replicas int    `json:"replicas"`
 	Nodes    []Node `json:"nodes"` // by ID
@@ -182,7 +186,14 @@ type Map struct {
 // SlotTable is the slot table; in JSON it is base64 of its binary form.
 type SlotTable []Slot
 
-const mapMagic = "shoal-map-1 sha256:"
+// A stored map begins with the version of its format, then its checksum.
+const (
+	mapWord    = "shoal-map-"
+	mapVersion = 1
+	mapMagic   = mapWord + "1 sha256:"
+	// knownMapFeatures are the feature bits that this package understands.
+	knownMapFeatures = 0
+)
 
 // Sum is the map's own checksum: the SHA-256 of its JSON, in hex.
 func (m *Map) Sum() string { return m.sum }
@@ -218,11 +229,15 @@ func (m *Map) Encode() ([]byte, error) {
 }
 
 // DecodeMap reads the stored form and verifies its checksum and its inner
-// consistency. A damaged map is ErrCorrupt.
+// consistency. A damaged map is ErrCorrupt; one of a later format, or with
+// feature bits that are not known here, is ErrNewer.
 func DecodeMap(b []byte) (*Map, error) {
 	head, body, ok := bytes.Cut(b, []byte{'\n'})
 	sum, magic := bytes.CutPrefix(head, []byte(mapMagic))
 	if !ok || !magic {
+		if v := mapFormat(head); v > mapVersion {
+			return nil, fmt.Errorf("map: format version %d, this program knows up to %d; use a newer one: %w", v, mapVersion, ErrNewer)
+		}
 		return nil, fmt.Errorf("map: not a map of a known format: %w", ErrCorrupt)
 	}
 	s := sha256.Sum256(body)
@@ -230,11 +245,27 @@ func DecodeMap(b []byte) (*Map, error) {
 		return nil, fmt.Errorf("map: checksum mismatch: %w", ErrCorrupt)
 	}
 	m := new(Map)
-	if err := json.Unmarshal(body, m); err != nil {
+	err := json.Unmarshal(body, m)
+	if f := m.Features &^ knownMapFeatures; f != 0 {
+		return nil, fmt.Errorf("map %d: feature bits %#x are unknown to this program; use a newer one: %w", m.Epoch, f, ErrNewer)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("map: %w: %w", ErrCorrupt, err)
 	}
 	m.sum = string(sum)
 	return m, m.check()
+}
+
+// mapFormat reads the version of the format out of a map's first line; 0 if
+// that is no such line.
+func mapFormat(head []byte) uint64 {
+	v, ok := bytes.CutPrefix(head, []byte(mapWord))
+	v, _, more := bytes.Cut(v, []byte{' '})
+	n, err := strconv.ParseUint(string(v), 10, 32)
+	if !ok || !more || err != nil {
+		return 0
+	}
+	return n
 }
 
 // check verifies what every reader of a map relies on.

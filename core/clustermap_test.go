@@ -272,3 +272,47 @@ func FuzzDecodeMap(f *testing.F) {
 		}
 	})
 }
+
+// A map of a later version is told from a damaged one, whatever else became of
+// its form.
+func TestMapOfNewerVersion(t *testing.T) {
+	b, err := testMap(t).Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, body, _ := bytes.Cut(b, []byte{'\n'})
+	var fields map[string]any
+	if err := json.Unmarshal(body, &fields); err != nil {
+		t.Fatal(err)
+	}
+	change := func(k string, v any) []byte {
+		was := fields[k]
+		defer func() { fields[k] = was }()
+		fields[k] = v
+		out, err := json.Marshal(fields)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return out
+	}
+	fields["features"] = uint64(1) << 40
+	for name, v := range map[string][]byte{
+		"format":                   []byte("shoal-map-2 xxh3:00\nwhatever"),
+		"format, far":              []byte("shoal-map-100 \n"),
+		"features":                 stored(change("cluster", "c1")),
+		"features and other types": stored(change("slots", map[string]int{"a": 1})),
+		"features and less":        stored(change("voters", nil)),
+	} {
+		if _, err := DecodeMap(v); !errors.Is(err, ErrNewer) || errors.Is(err, ErrCorrupt) {
+			t.Errorf("%s: got %v, want ErrNewer", name, err)
+		}
+	}
+	for _, head := range []string{"shoal-map- x\n", "shoal-map--2 x\n", "shoal-map-0 x\n", "shoal-map-2\n", "shoal-map-1 sha256:00\n", "shoal-map-99999999999999 x\n"} {
+		if _, err := DecodeMap([]byte(head + "{}")); !errors.Is(err, ErrCorrupt) || errors.Is(err, ErrNewer) {
+			t.Errorf("%q: got %v, want ErrCorrupt", head, err)
+		}
+	}
+	if b := stored(change("features", 1)); !errors.Is(func() error { _, err := DecodeMap(append(b, ' ')); return err }(), ErrCorrupt) {
+		t.Error("a damaged map with feature bits is not ErrCorrupt")
+	}
+}

@@ -57,6 +57,9 @@ var (
 	// ErrPartTooSmall says that a part which is not the last is smaller than
 	// [MinPart].
 	ErrPartTooSmall = errors.New("part too small")
+	// ErrNewer says that stored data was made by a later version of Shoal, in
+	// a form that this one does not know. It is left as it is.
+	ErrNewer = errors.New("made by a newer version of Shoal")
 	// ErrPermission refuses an operation to this caller.
 	ErrPermission = errors.New("permission denied")
 )

@@ -175,7 +175,10 @@ func testRegisterWatch(ctx context.Context, t *testing.T, a, b bus.Bus) {
 func testRestore(ctx context.Context, t *testing.T, a, b bus.Bus) {
 	epoch := func(v []byte) (uint64, error) {
 		n, err := strconv.ParseUint(string(v), 10, 64)
-		if err != nil {
+		switch {
+		case string(v) == "newer":
+			return 0, core.ErrNewer
+		case err != nil:
 			return 0, core.ErrCorrupt
 		}
 		return n, nil
@@ -202,6 +205,14 @@ func testRestore(ctx context.Context, t *testing.T, a, b bus.Bus) {
 	}
 	check("3", "3") // anything is better than what cannot be read
 	want(t, "restore of a damaged value", bus.Restore(ctx, a.Map(), []byte("no"), epoch), core.ErrCorrupt)
+	_, rev, err = b.Map().Load(ctx)
+	if err == nil {
+		_, err = b.Map().CompareAndSet(ctx, []byte("newer"), rev)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	want(t, "restore over a value of a newer version", bus.Restore(ctx, a.Map(), []byte("9"), epoch), core.ErrNewer)
 }
 
 func testKV(ctx context.Context, t *testing.T, a, b bus.Bus) {

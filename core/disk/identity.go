@@ -91,10 +91,10 @@ func (id *Identity) supported() error {
 	switch {
 	case id.Format > FormatVersion || id.Format < 1:
 		return fmt.Errorf("format version %d, this program knows up to %d; use a newer one: %w",
-			id.Format, FormatVersion, core.ErrInvalid)
+			id.Format, FormatVersion, core.ErrNewer)
 	case id.Features&^knownFeatures != 0:
 		return fmt.Errorf("feature bits %#x are unknown to this program; use a newer one: %w",
-			id.Features&^knownFeatures, core.ErrInvalid)
+			id.Features&^knownFeatures, core.ErrNewer)
 	}
 	return nil
 }

@@ -124,7 +124,7 @@ func (k *mapkeeper) watch(ctx context.Context) {
 	for value := range k.reg.Watch(ctx) {
 		m, err := core.DecodeMap(value)
 		if err != nil {
-			k.log.Error("the bus holds a damaged map", "err", err)
+			k.log.Error("the map on the bus cannot be read", "err", err)
 			continue
 		}
 		k.driver.step(func(n *slot.Node, now core.Instant) { n.SeeMap(now, m) })
@@ -254,6 +254,8 @@ var errStale = fmt.Errorf("the map has moved on: %w", core.ErrConflict)
 func (k *mapkeeper) compare(ctx context.Context, m *core.Map, value []byte) (behind bool, err error) {
 	stored, damaged := core.DecodeMap(value)
 	switch {
+	case errors.Is(damaged, core.ErrNewer):
+		return true, fmt.Errorf("the bus: %w", damaged)
 	case damaged == nil && stored.Sum() == m.Sum():
 		return false, nil
 	case damaged == nil && stored.Cluster != m.Cluster:

@@ -100,7 +100,7 @@ type wireError struct {
 
 // wireErrors is the part of the protocol that gives errors their numbers. A
 // number is never used again.
-func wireErrors() [28]wireError {
+func wireErrors() [29]wireError {
 	return [...]wireError{
 		{1, core.ErrNotFound},
 		{2, core.ErrNoSuchBucket},
@@ -125,6 +125,7 @@ func wireErrors() [28]wireError {
 		{21, core.ErrPermission},
 		{22, core.ErrInvalidPart},
 		{23, core.ErrPartTooSmall},
+		{24, core.ErrNewer},
 		{64, ErrNotSent},
 		{65, io.EOF},
 		{66, io.ErrUnexpectedEOF},
