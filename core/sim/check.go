@@ -208,6 +208,11 @@ func (w *world) rested() bool {
 		if len(row.Insync) != min(replicas, w.usable(m)) || len(row.Joining) > 0 {
 			return false
 		}
+		for _, d := range row.Insync {
+			if w.disk(m, d) == nil {
+				return false // lost, and the map does not say so yet
+			}
+		}
 		owner := w.nodes[m.OwnerNode(s)]
 		if owner == nil || !owner.up {
 			return false
