@@ -35,8 +35,10 @@ type PutOptions struct {
 	// its end: then Trailer returns it (after io.EOF).
 	Checksum Checksum
 	Trailer  func() (Checksum, error)
-	// Request makes a repeated call return the first one's answer.
+	// Request makes a repeated call return the first one's answer. Fresh says
+	// that it was made for this call, so that there was no earlier one.
 	Request RequestID
+	Fresh   bool
 	// Origin is set by jobs.
 	Origin Origin
 }

@@ -39,6 +39,7 @@ func (d *Disk) Create(ctx context.Context, m core.ShardMeta, size int64) (core.S
 	if err := d.room(max(size, 0), 1); err != nil {
 		return nil, err
 	}
+	d.sinceUsage.Add(-max(size, usageEvery/16)) // rows share the space
 	return &shardWriter{ctx: ctx, d: d, meta: m, hint: size}, nil
 }
 

@@ -34,6 +34,15 @@ func (d *Disk) Room(bytes int64) error {
 	return d.room(max(bytes, 0), 1)
 }
 
+// RowRoom is Room for rows. It asks the file system now and then only, and
+// always while space is short.
+func (d *Disk) RowRoom(bytes int64) error {
+	if d.sinceUsage.Load() > bytes && !d.fail.failed() {
+		return nil
+	}
+	return d.Room(bytes)
+}
+
 // room refuses what would leave less free than a part of the reserve.
 func (d *Disk) room(bytes, part int64) error {
 	u, err := d.fs.Usage(d.dir)

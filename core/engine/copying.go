@@ -34,7 +34,7 @@ func (o *Objects) Copy(ctx context.Context, from core.Bucket, fromKey string, to
 		return core.ObjectInfo{}, fmt.Errorf("copy: %w", err)
 	}
 	describeCopy(&st.rec, &src.Record, &opt)
-	return n.commit(ctx, &to, toKey, st, opt.Put.Conditions, opt.Put.Request)
+	return n.commit(ctx, &to, toKey, st, &opt.Put)
 }
 
 // describeCopy fills in what a copy says of itself.

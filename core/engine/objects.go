@@ -45,7 +45,7 @@ func (o *Objects) Put(ctx context.Context, bucket core.Bucket, key string, body 
 		return core.ObjectInfo{}, err
 	}
 	st.rec.Headers, st.rec.Meta, st.rec.Tags, st.rec.Origin = opt.Headers, opt.Meta, opt.Tags, opt.Origin
-	return o.node.commit(ctx, &bucket, key, st, opt.Conditions, opt.Request)
+	return o.node.commit(ctx, &bucket, key, st, &opt)
 }
 
 // early refuses a conditional write that has no chance before its body is read.
@@ -62,10 +62,11 @@ func (n *Node) early(ctx context.Context, bucket *core.Bucket, key string, opt *
 
 // commit writes the record of stored data. If an earlier call with the same
 // request id has done so already, its object is the answer.
-func (n *Node) commit(ctx context.Context, bucket *core.Bucket, key string, st *stored, cond core.Conditions, id core.RequestID) (core.ObjectInfo, error) {
-	m := n.mutation(bucket, key, id)
-	if !cond.IsZero() {
-		m.checks = []check{{kind: checkConditions, row: objectKey(bucket.ID, key), conditions: cond}}
+func (n *Node) commit(ctx context.Context, bucket *core.Bucket, key string, st *stored, opt *core.PutOptions) (core.ObjectInfo, error) {
+	m := n.mutation(bucket, key, opt.Request)
+	m.fresh = opt.Fresh
+	if !opt.Conditions.IsZero() {
+		m.checks = []check{{kind: checkConditions, row: objectKey(bucket.ID, key), conditions: opt.Conditions}}
 	}
 	st.rec.Modified = n.clock.Now().UTC()
 	return n.writeObject(ctx, bucket, key, st, m)

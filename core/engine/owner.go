@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"math"
 
 	"github.com/shoalstore/shoal/core"
 	"github.com/shoalstore/shoal/core/slot"
@@ -14,9 +13,6 @@ import (
 // smallEntry is the size of an entry, in bytes, that is taken even by a disk that
 // is nearly full: deletions are.
 const smallEntry = 1 << 10
-
-// newestVersion is above every version there is.
-var newestVersion = core.Version{Term: math.MaxUint64, Boot: math.MaxUint64, Seq: math.MaxUint64} //nolint:gochecknoglobals // a constant
 
 // mutate carries out a checked write of a slot that this node owns.
 func (n *Node) mutate(ctx context.Context, m *mutation) (outcome, error) {
@@ -59,11 +55,11 @@ func (w *write) run(ctx context.Context) (outcome, error) {
 		return outcome{}, err
 	}
 	w.reading = g
-	if r, ok := disk.(interface{ Room(bytes int64) error }); ok {
+	if r, ok := disk.(interface{ RowRoom(bytes int64) error }); ok {
 		// A full disk refuses before it has promised anything. What frees
 		// space is small.
 		if size := int64(w.m.entry.Size()); size > smallEntry {
-			if err := r.Room(size); err != nil {
+			if err := r.RowRoom(size); err != nil {
 				return outcome{}, fmt.Errorf("slot %d: %w", w.m.slot, err)
 			}
 		}
@@ -112,7 +108,7 @@ func (w *write) refuse(ctx context.Context, why error) error {
 
 // remembered returns the answer that the same request got before.
 func (w *write) remembered(ctx context.Context, disk Disk) (outcome, bool, error) {
-	if w.m.entry.Request.IsZero() {
+	if w.m.fresh || w.m.entry.Request.IsZero() {
 		return outcome{}, false, nil
 	}
 	v, answer, err := disk.Answer(ctx, w.m.slot, w.m.entry.Request)
@@ -148,6 +144,9 @@ func (w *write) check(ctx context.Context) error {
 	}
 	rows := w.m.entry.Rows
 	for i := range rows {
+		if rows[i].Space == core.SpaceData {
+			continue // it goes with its record
+		}
 		old, err := w.node.rowAt(ctx, w.m.slot, rows[i].RowKey, &w.reading)
 		if absent(err) {
 			continue
@@ -290,37 +289,19 @@ func (n *Node) reading(s core.SlotID) (slot.Reading, Disk, error) {
 	return g, d, nil
 }
 
-// rowAt returns the row's committed state under a right to read, which is
-// renewed where the row was overtaken by a commit, or ErrNotFound.
+// rowAt returns the row's committed state under a right to read, or ErrNotFound.
+// If the row was replaced meanwhile it may be the newer version: see
+// [core.RowStore].
 func (n *Node) rowAt(ctx context.Context, s core.SlotID, k core.RowKey, g *slot.Reading) (core.Row, error) {
-	for {
-		d := n.localDisk(g.Disk)
-		if d == nil {
-			return core.Row{}, fmt.Errorf("disk %d: %w", g.Disk, core.ErrDiskFailed)
-		}
-		row, err := d.Get(ctx, s, k, g.At)
-		if err == nil && row.Deleted {
-			return core.Row{}, notFound(k)
-		}
-		if !errors.Is(err, core.ErrNotFound) {
-			return row, err
-		}
-		// The version that was visible may have been replaced and dropped
-		// since: then there is a newer one.
-		if _, err = d.Get(ctx, s, k, newestVersion); errors.Is(err, core.ErrNotFound) {
-			return core.Row{}, notFound(k)
-		}
-		if err != nil {
-			return core.Row{}, err
-		}
-		was := g.At
-		if *g, _, err = n.reading(s); err != nil {
-			return core.Row{}, err
-		}
-		if g.At == was {
-			return core.Row{}, notFound(k) // only an uncommitted version is there
-		}
+	d := n.localDisk(g.Disk)
+	if d == nil {
+		return core.Row{}, fmt.Errorf("disk %d: %w", g.Disk, core.ErrDiskFailed)
 	}
+	row, err := d.Get(ctx, s, k, g.At)
+	if errors.Is(err, core.ErrNotFound) || err == nil && row.Deleted {
+		return core.Row{}, notFound(k)
+	}
+	return row, err
 }
 
 func notFound(k core.RowKey) error {

@@ -21,10 +21,19 @@ func slotOf(m *core.Map, b core.BucketID, key string) core.SlotID {
 	return placement.SlotOf(b, key, len(m.Slots))
 }
 
-// call asks the owner of a slot, follows the slot when it changes hands, and
-// tries again while it has no active owner. What it asks must be idempotent,
-// or carry a request id.
-func (n *Node) call(ctx context.Context, s core.SlotID, method uint16, req []byte) ([]byte, error) {
+// call asks the owner of a slot, see [Node.ask]. What it asks must be
+// idempotent.
+func (n *Node) call(ctx context.Context, s core.SlotID, method uint16, req []byte) (resp []byte, err error) {
+	err = n.ask(ctx, s, func(ctx context.Context, m *core.Map) error {
+		resp, err = n.attempt(ctx, m, s, method, req)
+		return err
+	})
+	return resp, err
+}
+
+// ask has the owner of a slot asked, follows the slot when it changes hands,
+// and tries again while it has no active owner.
+func (n *Node) ask(ctx context.Context, s core.SlotID, attempt func(ctx context.Context, m *core.Map) error) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, patience, fmt.Errorf("slot %d had no owner that answered for %v: %w", s, patience, core.ErrUnavailable))
 	defer cancel()
 	wait := backoff.NewExponentialBackOff()
@@ -33,20 +42,17 @@ func (n *Node) call(ctx context.Context, s core.SlotID, method uint16, req []byt
 	for {
 		_, m, changed := n.driver.maps()
 		if m == nil {
-			return nil, fmt.Errorf("this node knows no map in effect yet: %w", core.ErrUnavailable)
+			return fmt.Errorf("this node knows no map in effect yet: %w", core.ErrUnavailable)
 		}
 		if int(s) >= len(m.Slots) {
-			return nil, fmt.Errorf("slot %d: %w", s, core.ErrInvalid)
+			return fmt.Errorf("slot %d: %w", s, core.ErrInvalid)
 		}
-		resp, err := n.attempt(ctx, m, s, method, req)
+		err := attempt(ctx, m)
 		if err == nil || !retryable(err) {
-			return resp, err
+			return err
 		}
 		if ctx.Err() == nil || last == nil {
 			last = err
-		}
-		if method == methodMutate {
-			req = againOf(req)
 		}
 		timer := time.NewTimer(wait.NextBackOff())
 		select {
@@ -56,7 +62,7 @@ func (n *Node) call(ctx context.Context, s core.SlotID, method uint16, req []byt
 		case <-timer.C:
 		case <-ctx.Done():
 			timer.Stop()
-			return nil, fmt.Errorf("%w: %w", last, context.Cause(ctx))
+			return fmt.Errorf("%w: %w", last, context.Cause(ctx))
 		}
 	}
 }
@@ -106,20 +112,32 @@ func retryable(err error) bool {
 		errors.Is(err, core.ErrNotOwner) || errors.Is(err, core.ErrDiskFailed) || errors.Is(err, context.Canceled)
 }
 
-// write sends a mutation to its slot's owner.
-func (n *Node) write(ctx context.Context, m *mutation) (outcome, error) {
+// write has a mutation carried out by its slot's owner. The values of its rows
+// must not be changed any more.
+func (n *Node) write(ctx context.Context, m *mutation) (out outcome, err error) {
 	if m.entry.Request.IsZero() {
-		m.entry.Request = core.NewRequestID()
+		m.entry.Request, m.fresh = core.NewRequestID(), true
 	}
-	req, err := appendMutation(nil, m)
-	if err != nil {
-		return outcome{}, err
-	}
-	resp, err := n.call(ctx, m.slot, methodMutate, req)
-	if err != nil {
-		return outcome{}, err
-	}
-	return decodeOutcome(resp)
+	next := *m
+	m.fresh = false
+	err = n.ask(ctx, m.slot, func(ctx context.Context, at *core.Map) error {
+		try := next
+		next.again, next.fresh = true, false
+		if at.OwnerNode(m.slot) == n.id {
+			out, err = n.mutate(ctx, try.clone())
+			return err
+		}
+		req, err := appendMutation(nil, &try)
+		if err != nil {
+			return err
+		}
+		resp, err := n.attempt(ctx, at, m.slot, methodMutate, req)
+		if err == nil {
+			out, err = decodeOutcome(resp)
+		}
+		return err
+	})
+	return out, err
 }
 
 // row reads a row from its slot's owner.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/shoalstore/shoal/core"
 	"github.com/shoalstore/shoal/core/slot"
@@ -30,7 +31,11 @@ const (
 type mutation struct {
 	// again says that earlier attempts of the request may be on their way:
 	// then a refusal is written as well, lest one of them take place later.
-	again  bool
+	again bool
+	// fresh says that no attempt of the request was made before, so that
+	// there is no answer to look for. It is not sent: what is on its way may
+	// be overtaken by the next attempt.
+	fresh  bool
 	slot   core.SlotID
 	need   slot.Need
 	checks []check
@@ -56,7 +61,8 @@ const (
 
 // appendMutation appends the wire form of a mutation to b.
 func appendMutation(b []byte, m *mutation) ([]byte, error) {
-	b = append(b, boolByte(m.again)) // see againOf
+	b = slices.Grow(b, 64+m.entry.Size())
+	b = append(b, boolByte(m.again))
 	b = binary.AppendUvarint(b, uint64(m.slot))
 	b = binary.AppendUvarint(b, uint64(m.need.Domains))
 	b = appendText(b, string(m.need.Domain))
@@ -78,11 +84,12 @@ func appendMutation(b []byte, m *mutation) ([]byte, error) {
 	return core.AppendEntry(b, &m.entry), nil
 }
 
-// againOf is an encoded mutation as a further attempt sends it.
-func againOf(req []byte) []byte {
-	next := append([]byte(nil), req...)
-	next[0] = 1
-	return next
+// clone returns a copy to carry out: what that changes of the entry is not seen
+// by whoever tries again.
+func (m *mutation) clone() *mutation {
+	c := *m
+	c.entry.Rows = append(make([]core.Row, 0, len(m.entry.Rows)+1), m.entry.Rows...)
+	return &c
 }
 
 func decodeMutation(b []byte) (*mutation, error) {
