@@ -24,7 +24,8 @@ type SlotState struct {
 // of the fields; all of it happens or nothing.
 type SlotBatch struct {
 	Slot SlotID
-	// Remove forgets the slot: all rows, answers and state.
+	// Remove forgets the slot: all rows, answers and state. Nobody sees them
+	// from then on; their space comes back by [RowStore.Reclaim].
 	Remove bool
 	// Adopt raises the adopted ballot.
 	Adopt *Ballot
@@ -117,4 +118,7 @@ type RowStore interface {
 	// time, in milliseconds since 1970. In each slot it may stop at the
 	// first entry that is not older.
 	DropAnswers(ctx context.Context, before int64) error
+	// Reclaim deletes up to limit rows, and as many answers, of slots that
+	// were removed, and says whether there are more.
+	Reclaim(ctx context.Context, limit int) (more bool, err error)
 }

@@ -35,7 +35,7 @@ func (d *Disk) Apply(ctx context.Context, batches []core.SlotBatch) error {
 		d.releaseSlots(claimed, nil)
 		return d.readError("apply", err)
 	}
-	if err := c.commit(); err != nil {
+	if err := c.commit(pebble.Sync); err != nil {
 		d.releaseSlots(claimed, nil)
 		return fmt.Errorf("disk %s: %w", d.id.UUID, err)
 	}
@@ -87,6 +87,7 @@ type slotWork struct {
 	exists  bool
 	state   core.SlotState
 	pending []pendingEntry
+	void    uint64
 }
 
 func (d *Disk) newChange(claimed map[core.SlotID]*slotRows) *change {
@@ -97,15 +98,7 @@ func (d *Disk) newChange(claimed map[core.SlotID]*slotRows) *change {
 }
 
 func (c *change) build(batches []core.SlotBatch) (err error) {
-	defer func() {
-		if c.it != nil {
-			err = closeIter(c.it, err)
-			c.it = nil
-		}
-		if err != nil {
-			_ = c.b.Close()
-		}
-	}()
+	defer func() { err = c.built(err) }()
 	for i := range batches {
 		if err := c.apply(&batches[i]); err != nil {
 			return fmt.Errorf("slot %d: %w", batches[i].Slot, err)
@@ -120,6 +113,9 @@ func (c *change) build(batches []core.SlotBatch) (err error) {
 		case c.claimed[slot].readAt.Load() != nil:
 			err = c.b.Delete(key, nil)
 		}
+		if err == nil {
+			err = c.putVoid(w)
+		}
 		if err != nil {
 			return err
 		}
@@ -127,8 +123,20 @@ func (c *change) build(batches []core.SlotBatch) (err error) {
 	return nil
 }
 
-// commit makes the change durable and visible.
-func (c *change) commit() error {
+// built ends the building of a change, which came to err.
+func (c *change) built(err error) error {
+	if c.it != nil {
+		err = closeIter(c.it, err)
+		c.it = nil
+	}
+	if err != nil {
+		_ = c.b.Close()
+	}
+	return err
+}
+
+// commit makes the change visible, and with pebble.Sync durable.
+func (c *change) commit(o *pebble.WriteOptions) error {
 	for slot, w := range c.slots {
 		s := c.claimed[slot]
 		if mark := s.readAt.Load(); mark != nil && w.state.Committed.Compare(*mark) > 0 {
@@ -136,7 +144,7 @@ func (c *change) commit() error {
 			s.readAt.Store(&v)
 		}
 	}
-	err := c.b.Commit(pebble.Sync)
+	err := c.b.Commit(o)
 	// Pebble is not told of errors of its log (see pebbleFS): they are here.
 	if ferr := c.d.fail.err(); ferr != nil {
 		return ferr
@@ -153,7 +161,7 @@ func (c *change) work(slot core.SlotID) *slotWork {
 	w := c.slots[slot]
 	if w == nil {
 		s := c.claimed[slot]
-		w = &slotWork{slot: slot, exists: s.readAt.Load() != nil, state: s.state, pending: slices.Clip(s.pending)}
+		w = &slotWork{slot: slot, exists: s.readAt.Load() != nil, state: s.state, pending: slices.Clip(s.pending), void: s.void}
 		c.slots[slot] = w
 		c.order = append(c.order, slot)
 	}
@@ -163,9 +171,8 @@ func (c *change) work(slot core.SlotID) *slotWork {
 func (c *change) apply(b *core.SlotBatch) error {
 	w := c.work(b.Slot)
 	if b.Remove {
-		if err := c.remove(w); err != nil {
-			return fmt.Errorf("remove: %w", err)
-		}
+		// What it has becomes void; see reclaim.go.
+		*w = slotWork{slot: w.slot, void: max(w.void, w.state.Last.Seq)}
 	}
 	if b.Adopt != nil {
 		w.exists = true
@@ -202,6 +209,9 @@ func (c *change) apply(b *core.SlotBatch) error {
 func (c *change) append(w *slotWork, e *core.Entry) error {
 	if e.Version.Seq != w.state.Last.Seq+1 || e.Version.Compare(w.state.Last) <= 0 {
 		return fmt.Errorf("does not follow %v: %w", w.state.Last, core.ErrInvalid)
+	}
+	if err := c.passVoid(w, e.Version.Seq); err != nil {
+		return err
 	}
 	p, err := c.put(w.slot, e, true, 0)
 	if err != nil {
@@ -381,6 +391,9 @@ func (c *change) replace(w *slotWork, r *core.Replace) error {
 	if err := c.undo(w, r.UpTo); err != nil {
 		return err
 	}
+	if err := c.passVoid(w, r.After); err != nil {
+		return err
+	}
 	if err := c.dropStretch(w, r.After, r.UpTo.Seq); err != nil {
 		return err
 	}
@@ -413,24 +426,6 @@ func (c *change) dropStretch(w *slotWork, after, upTo uint64) error {
 	return c.heads(w.slot, after, upTo, func(seq uint64, h *head) error {
 		return c.dropHead(w.slot, true, h.version(seq), h.request)
 	})
-}
-
-// remove forgets the slot.
-func (c *change) remove(w *slotWork) error {
-	err := c.index(w.slot, 0, newest().Seq, func(seq uint64, n uint16, e *indexEntry) error {
-		return c.b.Delete(appendSuffix(e.prefix, e.version(seq), e.flags, n), nil)
-	})
-	if err != nil {
-		return err
-	}
-	for _, kind := range []byte{kindIndex, kindHead, kindAnswer} {
-		from, to := slotBounds(kind, w.slot)
-		if err := c.b.DeleteRange(from, to, nil); err != nil {
-			return err
-		}
-	}
-	*w = slotWork{slot: w.slot}
-	return nil
 }
 
 // dropRow removes a version of a row.

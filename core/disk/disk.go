@@ -90,6 +90,7 @@ type Disk struct {
 
 	slotsMu sync.RWMutex
 	slots   map[core.SlotID]*slotRows
+	voids   atomic.Int64 // slots with a void mark
 }
 
 var (
@@ -173,7 +174,7 @@ func (d *Disk) open(ctx context.Context) error {
 	if err := d.checkOwner(); err != nil {
 		return err
 	}
-	if err := d.loadSlots(ctx); err != nil {
+	if err := errors.Join(d.loadSlots(ctx), d.loadVoids(ctx)); err != nil {
 		return d.readError("open", err)
 	}
 	if err := d.shards.open(); err != nil {

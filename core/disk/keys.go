@@ -21,6 +21,7 @@ const (
 	kindIndex   = 'i'
 	kindHead    = 'h'
 	kindAnswer  = 'q'
+	kindVoid    = 'v'
 	kindAboutIt = 'm'
 )
 
@@ -191,6 +192,8 @@ func appendSlot(b []byte, kind byte, slot core.SlotID) []byte {
 
 func stateKey(slot core.SlotID) []byte { return append(appendSlot(nil, kindState, slot), noSuffix) }
 
+func voidKey(slot core.SlotID) []byte { return append(appendSlot(nil, kindVoid, slot), noSuffix) }
+
 func aboutKey(name string) []byte {
 	return append(append([]byte{kindAboutIt}, name...), noSuffix)
 }
@@ -252,7 +255,7 @@ func parseIndexN(rest []byte) (n uint16, ok bool) {
 	return binary.BigEndian.Uint16(rest), true
 }
 
-// slotOfKey reads the slot of a state's key.
+// slotOfKey reads the slot of the key of a state or a void mark.
 func slotOfKey(k []byte) (core.SlotID, bool) {
 	if len(k) != 1+4+1 {
 		return 0, false

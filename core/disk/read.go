@@ -33,15 +33,20 @@ func (d *Disk) Get(ctx context.Context, slot core.SlotID, key core.RowKey, at co
 	}()
 	at = d.atLeastCommitted(slot, at)
 	prefix := rowPrefix(&key, slot)
-	if !it.SeekPrefixGE(appendSeek(prefix, at)) {
-		if err := it.Error(); err != nil {
-			return row, d.readError("get", err)
+	var s suffix
+	for ok := it.SeekPrefixGE(appendSeek(prefix, at)); ; ok = it.Next() {
+		if !ok {
+			if err := it.Error(); err != nil {
+				return row, d.readError("get", err)
+			}
+			return row, fmt.Errorf("row %q of slot %d: %w", key.Key, slot, core.ErrNotFound)
 		}
-		return row, fmt.Errorf("row %q of slot %d: %w", key.Key, slot, core.ErrNotFound)
-	}
-	s, ok := parseSuffix(it.Key()[len(prefix):])
-	if !ok {
-		return row, d.readError("get", malformed("row", it.Key()))
+		if s, ok = parseSuffix(it.Key()[len(prefix):]); !ok {
+			return row, d.readError("get", malformed("row", it.Key()))
+		}
+		if !d.isVoid(slot, s.version.Seq) {
+			break
+		}
 	}
 	row = core.Row{RowKey: key, Version: s.version, Deleted: s.deleted()}
 	if row.Value, err = valueAt(it); err != nil {
@@ -80,25 +85,32 @@ func (d *Disk) Answer(ctx context.Context, slot core.SlotID, id core.RequestID) 
 			err = d.readError("answer", cerr)
 		}
 	}()
-	v, answer, err = answerAt(it, slot, id, newest())
+	v, answer, err = answerAt(it, slot, id, newest(), func(seq uint64) bool { return d.isVoid(slot, seq) })
 	if err != nil && !errors.Is(err, core.ErrNotFound) {
 		err = d.readError("answer", err)
 	}
 	return v, answer, err
 }
 
-// answerAt looks up the newest answer to a request not above at.
-func answerAt(it *pebble.Iterator, slot core.SlotID, id core.RequestID, at core.Version) (core.Version, []byte, error) {
+// answerAt looks up the newest answer to a request not above at that is not void.
+func answerAt(
+	it *pebble.Iterator, slot core.SlotID, id core.RequestID, at core.Version, void func(seq uint64) bool,
+) (core.Version, []byte, error) {
 	prefix := answerPrefix(slot, id)
-	if !it.SeekPrefixGE(appendSeek(prefix, at)) {
-		if err := it.Error(); err != nil {
-			return core.Version{}, nil, err
+	var s suffix
+	for ok := it.SeekPrefixGE(appendSeek(prefix, at)); ; ok = it.Next() {
+		if !ok {
+			if err := it.Error(); err != nil {
+				return core.Version{}, nil, err
+			}
+			return core.Version{}, nil, fmt.Errorf("request %s of slot %d: %w", id, slot, core.ErrNotFound)
 		}
-		return core.Version{}, nil, fmt.Errorf("request %s of slot %d: %w", id, slot, core.ErrNotFound)
-	}
-	s, ok := parseSuffix(it.Key()[len(prefix):])
-	if !ok {
-		return core.Version{}, nil, malformed("answer", it.Key())
+		if s, ok = parseSuffix(it.Key()[len(prefix):]); !ok {
+			return core.Version{}, nil, malformed("answer", it.Key())
+		}
+		if !void(s.version.Seq) {
+			break
+		}
 	}
 	v, err := it.ValueAndErr()
 	if err != nil {
@@ -114,6 +126,7 @@ func answerAt(it *pebble.Iterator, slot core.SlotID, id core.RequestID, at core.
 // entryReader goes through what is left of a slot's entries, in order: its
 // index and its heads side by side, in one view of the store.
 type entryReader struct {
+	d             *Disk
 	index, headIt *pebble.Iterator
 	slot          core.SlotID
 	indexOK       bool
@@ -141,7 +154,7 @@ func (d *Disk) newEntryReader(slot core.SlotID, after uint64) (*entryReader, err
 	if err != nil {
 		return nil, errors.Join(err, index.Close())
 	}
-	return &entryReader{index: index, headIt: headIt, slot: slot, indexOK: index.First(), headOK: headIt.First()}, nil
+	return &entryReader{d: d, index: index, headIt: headIt, slot: slot, indexOK: index.First(), headOK: headIt.First()}, nil
 }
 
 func (r *entryReader) close() error { return errors.Join(r.index.Close(), r.headIt.Close()) }
@@ -244,7 +257,7 @@ func (d *Disk) Entries(
 	}()
 	out.UpTo = upTo
 	size := 0
-	for r.next() && r.version.Compare(upTo) <= 0 {
+	for r.next() && r.version.Compare(upTo) <= 0 && !d.isVoid(slot, r.version.Seq) {
 		if err := ctx.Err(); err != nil {
 			return core.Entries{}, err
 		}
@@ -278,7 +291,7 @@ func (r *entryReader) entry(rows *pebble.Iterator, at core.Version, whole bool) 
 	if r.hasHead {
 		e.Floor, e.Request = r.head.floor, r.head.request
 		if !e.Request.IsZero() {
-			v, answer, err := answerAt(rows, r.slot, e.Request, r.version)
+			v, answer, err := answerAt(rows, r.slot, e.Request, r.version, func(uint64) bool { return false })
 			if err == nil && v != r.version {
 				err = fmt.Errorf("the answer to request %s is missing: %w", e.Request, core.ErrCorrupt)
 			}
@@ -296,16 +309,22 @@ func (r *entryReader) entry(rows *pebble.Iterator, at core.Version, whole bool) 
 			return e, err
 		}
 		key = appendSeek(append(key[:0], row.prefix...), at)
-		if !rows.SeekPrefixGE(key) {
-			if err := rows.Error(); err != nil {
-				return e, err
+		var s suffix
+		for ok := rows.SeekPrefixGE(key); ; ok = rows.Next() {
+			if !ok {
+				if err := rows.Error(); err != nil {
+					return e, err
+				}
+				return e, fmt.Errorf("row %q is in the index only: %w", name.Key, core.ErrCorrupt)
 			}
-			return e, fmt.Errorf("row %q is in the index only: %w", name.Key, core.ErrCorrupt)
+			if s, ok = parseSuffix(rows.Key()[len(row.prefix):]); !ok {
+				return e, malformed("row", rows.Key())
+			}
+			if !r.d.isVoid(r.slot, s.version.Seq) {
+				break
+			}
 		}
-		s, ok := parseSuffix(rows.Key()[len(row.prefix):])
 		switch {
-		case !ok:
-			return e, malformed("row", rows.Key())
 		case s.version != r.version && whole:
 			return e, fmt.Errorf("row %q is in the index only: %w", name.Key, core.ErrCorrupt)
 		case s.version != r.version:
@@ -430,11 +449,12 @@ func (d *Disk) version(it *pebble.Iterator, split int, slot core.SlotID, at core
 	if ok && s.version.Compare(at) > 0 {
 		at = d.atLeastCommitted(slot, at)
 	}
-	if ok && s.version.Compare(at) > 0 {
+	passed := func() bool { return s.version.Compare(at) > 0 || d.isVoid(slot, s.version.Seq) }
+	if ok && passed() {
 		// What is above the mark is in flight: seldom more than a version or
 		// two.
 		prefix := bytes.Clone(it.Key()[:split])
-		for ok && s.version.Compare(at) > 0 {
+		for ok && passed() {
 			if !it.Next() || splitKey(it.Key()) != split || !bytes.Equal(it.Key()[:split], prefix) {
 				return s.version, rowPassed, it.Error()
 			}

@@ -19,6 +19,12 @@ type slotRows struct {
 	state core.SlotState
 	// claimed is set while an Apply changes the slot.
 	claimed bool
+	// reclaimed is closed when a Reclaim that has claimed the slot ends; nil
+	// where there is none.
+	reclaimed chan struct{}
+	// void is how far the history went that was removed, 0 where nothing of
+	// it is left; see reclaim.go.
+	void uint64
 	// pending are the entries above the committed mark, in order. Only the
 	// Apply that has claimed the slot uses them; it never changes a slice
 	// that is here, but puts another one in its place.
@@ -141,7 +147,7 @@ func (d *Disk) loadPending(slot core.SlotID, state *core.SlotState) (_ []pending
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, r.close()) }()
-	for r.next() {
+	for r.next() && r.version.Seq <= state.Last.Seq {
 		p := pendingEntry{version: r.version}
 		if r.hasHead {
 			p.head, p.floor, p.request = true, r.head.floor, r.head.request
@@ -169,6 +175,13 @@ func (d *Disk) claim(batches []core.SlotBatch) (map[core.SlotID]*slotRows, error
 			continue
 		}
 		s := d.slots[slot]
+		for s != nil && s.reclaimed != nil {
+			wait := s.reclaimed
+			d.slotsMu.Unlock()
+			<-wait
+			d.slotsMu.Lock()
+			s = d.slots[slot]
+		}
 		switch {
 		case s == nil:
 			s = &slotRows{}
@@ -190,6 +203,14 @@ func (d *Disk) releaseSlots(claimed map[core.SlotID]*slotRows, done map[core.Slo
 	for slot, w := range done {
 		s := claimed[slot]
 		s.state, s.pending = w.state, w.pending
+		if (s.void != 0) != (w.void != 0) {
+			if s.void == 0 {
+				d.voids.Add(1)
+			} else {
+				d.voids.Add(-1)
+			}
+		}
+		s.void = w.void
 		if w.exists {
 			mark := w.state.Committed
 			s.readAt.Store(&mark)
@@ -204,7 +225,11 @@ func (d *Disk) releaseSlots(claimed map[core.SlotID]*slotRows, done map[core.Slo
 func (d *Disk) unclaim(claimed map[core.SlotID]*slotRows) {
 	for slot, s := range claimed {
 		s.claimed = false
-		if s.readAt.Load() == nil {
+		if s.reclaimed != nil {
+			close(s.reclaimed)
+			s.reclaimed = nil
+		}
+		if s.readAt.Load() == nil && s.void == 0 {
 			delete(d.slots, slot)
 		}
 	}

@@ -77,6 +77,22 @@ func decodeState(key, v []byte) (s core.SlotState, err error) {
 	return s, nil
 }
 
+func encodeVoid(key []byte, seq uint64) []byte {
+	return sealValue(key, binary.AppendUvarint(make([]byte, sumSize, sumSize+10), seq))
+}
+
+func decodeVoid(key, v []byte) (seq uint64, err error) {
+	p, err := openValue(key, v)
+	if err != nil {
+		return 0, err
+	}
+	f := fields{b: p, ok: true}
+	if seq = f.next(); !f.ok || len(f.b) != 0 {
+		return 0, malformed("void mark", key)
+	}
+	return seq, nil
+}
+
 // indexEntry says which row an entry wrote.
 type indexEntry struct {
 	flags  byte

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -348,11 +349,24 @@ func (io *diskIO) enqueue(p slot.Persist) {
 }
 
 func (io *diskIO) run() {
+	more := true // to reclaim, of what an earlier run may have left
+	pause := time.NewTicker(reclaimPause)
+	defer pause.Stop()
 	for {
+		if !more {
+			pause.Stop()
+		}
 		select {
 		case <-io.ctx.Done():
 			return
 		case <-io.ready:
+		case <-pause.C:
+			var err error
+			if more, err = io.disk.Reclaim(io.ctx, reclaimRows); err != nil && !errors.Is(err, context.Canceled) {
+				io.driver.onDisk(io.id, err)
+				return
+			}
+			continue
 		}
 		io.mu.Lock()
 		queue := io.queue
@@ -360,6 +374,10 @@ func (io *diskIO) run() {
 		io.mu.Unlock()
 		if len(queue) == 0 {
 			continue
+		}
+		if !more && slices.ContainsFunc(queue, func(p slot.Persist) bool { return p.Batch.Remove }) {
+			more = true
+			pause.Reset(reclaimPause)
 		}
 		if err := io.apply(queue); err != nil {
 			if !errors.Is(err, context.Canceled) {

@@ -132,10 +132,18 @@ func (s store) Delete(ctx context.Context, id core.ShardID) error {
 type testCluster struct {
 	net   *network
 	nodes []*engine.Node
+	disks map[core.NodeID][]*disk.Disk
 }
 
 func startCluster(t *testing.T, nodes, disks int) *testCluster {
 	t.Helper()
+	return startClusterWith(t, nodes, disks, func(*engine.Options) {})
+}
+
+// startClusterWith starts a cluster of nodes with other options.
+func startClusterWith(t *testing.T, nodes, disks int, with func(*engine.Options)) *testCluster {
+	t.Helper()
+	open := map[core.NodeID][]*disk.Disk{}
 	c := clock{time.Now()}
 	log := slog.New(slog.DiscardHandler)
 	net := &network{nodes: map[core.NodeID]*engine.Node{}, cut: map[core.NodeID]bool{}, inbox: map[core.NodeID]chan delivery{}}
@@ -164,6 +172,7 @@ func startCluster(t *testing.T, nodes, disks int) *testCluster {
 					t.Error(err)
 				}
 			})
+			open[id] = append(open[id], d)
 			name := fmt.Sprintf("d%d", j+1)
 			mapDisks = append(mapDisks, core.Disk{UUID: ident.UUID, Node: id, Name: name, Weight: 1})
 			local[id] = append(local[id], engine.LocalDisk{UUID: ident.UUID, Name: name, Weight: 1, Disk: d})
@@ -182,17 +191,19 @@ func startCluster(t *testing.T, nodes, disks int) *testCluster {
 	if _, err := reg.Create(t.Context(), enc); err != nil {
 		t.Fatal(err)
 	}
-	tc := &testCluster{net: net}
+	tc := &testCluster{net: net, disks: open}
 	for _, member := range members {
 		voter := slot.VoterState{Key: "key-" + string(member.ID)}
 		if m.IsVoter(member.ID, voter.Key) {
 			voter.Map = m
 		}
-		n := engine.New(engine.Options{
+		o := engine.Options{
 			Self: member, Boot: 2, Transport: port{net, member.ID}, Register: reg, Clock: c, Log: log,
 			Voter: voter, SaveVoter: func(slot.VoterState) error { return nil }, Map: m, SaveMap: func(*core.Map) error { return nil },
 			Coder: func(s core.Scheme) core.Coder { return coder(t, s, c) },
-		})
+		}
+		with(&o)
+		n := engine.New(o)
 		for _, d := range local[member.ID] {
 			n.AddDisk(d)
 		}
@@ -277,4 +288,11 @@ func TestObjectsOneNode(t *testing.T) {
 func TestObjectsThreeNodes(t *testing.T) {
 	tc := startCluster(t, 3, 1)
 	objectstest.Run(t, func(*testing.T) core.Objects { return tc.nodes[1].Objects() })
+}
+
+// cutOff loses all messages from and to a node.
+func (n *network) cutOff(id core.NodeID) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.cut[id] = true
 }

@@ -177,7 +177,7 @@ func (n *Node) Run(ctx context.Context) error {
 		n.driver.step(func(s *slot.Node, now core.Instant) { s.SeeMap(now, n.opt.Map) })
 	}
 	for _, f := range []func(context.Context){
-		n.keeper.watch, n.keeper.keep, n.keeper.run, n.garbage.run, n.heal.run, n.steward, n.register, n.sweep, n.stewardVoters,
+		n.keeper.watch, n.keeper.keep, n.keeper.run, n.garbage.run, n.heal.run, n.steward, n.register, n.sweep, n.stewardVoters, n.reclaim,
 	} {
 		group.Go(func() { f(ctx) })
 	}

@@ -112,6 +112,7 @@ func (nd *node) start() {
 	nd.every(life, 250*time.Millisecond, nd.steward)
 	nd.every(life, movesEvery, nd.move)
 	nd.every(life, sweepEvery, nd.sweep)
+	nd.every(life, 100*time.Millisecond, nd.reclaim)
 	nd.every(life, 2*time.Second, func() {
 		w.bus.load(func(m *core.Map, _ uint64, err error) {
 			if err == nil {
@@ -276,6 +277,16 @@ func (nd *node) saveVoter(p slot.Persist) {
 
 func (nd *node) tick() {
 	nd.do(func(n *slot.Node, now core.Instant) { n.Tick(now) })
+}
+
+// reclaim forgets what is on disks that are no members, often much sooner than
+// anybody would.
+func (nd *node) reclaim() {
+	for _, x := range nd.node.Strays() {
+		if nd.w.chance(0.5) {
+			nd.do(func(n *slot.Node, now core.Instant) { n.Reclaim(now, x.Disk, x.Slot) })
+		}
+	}
 }
 
 func (nd *node) seeMap(m *core.Map) {

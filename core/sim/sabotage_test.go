@@ -20,6 +20,7 @@ func TestSabotage(t *testing.T) {
 		{"restart wait", slot.Rules{NoRestartWait: true}, 500},
 		{"lease", slot.Rules{NoLease: true}, 500},
 		{"fsync", slot.Rules{NoFsync: true}, 500},
+		{"reclaim check", slot.Rules{NoReclaimCheck: true}, 500},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			for seed := uint64(1); seed <= uint64(c.seeds); seed++ {

@@ -45,6 +45,7 @@ func TestSim(t *testing.T) {
 	met := map[string]int{
 		"take-overs with writes in flight": c.TakeOversInFlight, "members that undid": c.Undone, "joins": c.Joins,
 		"joins of all records": c.JoinsFromFloor, "drops": c.Drops, "voter changes": total.VoterChanges,
+		"histories forgotten": c.Reclaimed, "joins after that": c.JoinsReclaimed,
 		"shards deleted": total.ShardsDeleted, "shards moved": total.ShardsMoved, "shards disowned": total.ShardsSwept,
 	}
 	for _, f := range []string{

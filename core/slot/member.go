@@ -85,6 +85,9 @@ func (n *Node) onSeal(from core.NodeID, m *Message, r *replica) {
 	}
 	b := core.SlotBatch{Slot: r.slot}
 	if m.Ballot.Compare(r.state.Ballot) > 0 || n.rules.NoTermCheck {
+		if m.Joining && r.state.Ballot.Boot == forgotten {
+			n.stats.JoinsReclaimed++
+		}
 		r.state.Ballot = m.Ballot
 		b.Adopt = &m.Ballot
 		r.attempt = 0

@@ -54,6 +54,8 @@ type Rules struct {
 	NoRestartWait bool // a restarted voter confirms losses at once
 	NoLease       bool // reads do not check the lease
 	NoFsync       bool // members acknowledge before their disk has
+	// NoReclaimCheck forgets what the map in effect alone says is not needed.
+	NoReclaimCheck bool
 }
 
 // Config is what a Node starts with.

@@ -11,6 +11,8 @@ type Stats struct {
 	Drops             int // proposed
 	Confirmed         int // maps, by this voter
 	Resent            int // messages sent again
+	Reclaimed         int // histories forgotten on disks that are no members
+	JoinsReclaimed    int // joiners that had forgotten the slot's history
 }
 
 // Add returns the sum.
@@ -18,6 +20,7 @@ func (s Stats) Add(t Stats) Stats {
 	return Stats{
 		s.TakeOvers + t.TakeOvers, s.TakeOversInFlight + t.TakeOversInFlight, s.Undone + t.Undone, s.Joins + t.Joins,
 		s.JoinsFromFloor + t.JoinsFromFloor, s.JoinsAgain + t.JoinsAgain, s.Drops + t.Drops, s.Confirmed + t.Confirmed, s.Resent + t.Resent,
+		s.Reclaimed + t.Reclaimed, s.JoinsReclaimed + t.JoinsReclaimed,
 	}
 }
 

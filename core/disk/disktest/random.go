@@ -195,6 +195,10 @@ func runModel(t *testing.T, target Target) {
 					must(t, b.DropAnswers(t.Context(), before))
 					h.model.dropAnswers(before)
 				}
+				if h.chance(20) {
+					_, err := b.Reclaim(t.Context(), 1+h.rng.IntN(8))
+					must(t, err)
+				}
 				batches := h.batches()
 				if err := b.Apply(t.Context(), batches); err != nil {
 					t.Fatalf("seed %d, step %d: %v\n%s", seed, step, err, describe(batches))

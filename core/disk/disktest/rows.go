@@ -403,6 +403,19 @@ func testRemove(t *testing.T, b *bench) {
 	check()
 	b.reopen()
 	check()
+	for range 10 {
+		more, err := b.Reclaim(t.Context(), 1)
+		must(t, err)
+		check()
+		if !more {
+			break
+		}
+	}
+	if more, err := b.Reclaim(t.Context(), 1); more || err != nil {
+		t.Errorf("there is more to reclaim after all was: %v, %v", more, err)
+	}
+	b.reopen()
+	check()
 }
 
 func testBelowMark(t *testing.T, b *bench) {
