@@ -3,20 +3,11 @@ package engine
 import (
 	"context"
 	"fmt"
-	"slices"
 	"strings"
+	"sync"
 
 	"github.com/shoalstore/shoal/core"
 )
-
-func sortFound(found []core.Found) {
-	slices.SortFunc(found, func(a, b core.Found) int {
-		if c := strings.Compare(a.Key, b.Key); c != 0 {
-			return c
-		}
-		return strings.Compare(a.Sub, b.Sub)
-	})
-}
 
 // List lists objects, those with a common prefix up to the delimiter as one.
 func (o *Objects) List(ctx context.Context, bucket core.Bucket, opt core.ListOptions) (core.Listing, error) {
@@ -55,16 +46,15 @@ func (l *lister) run(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		skipped, err := l.take(found)
-		if err != nil || l.out.More || !more && !skipped {
+		if err := l.take(found); err != nil || l.out.More || !more {
 			return err
 		}
 	}
 }
 
-// take adds keys to the page until it is full, or until a common prefix lets
-// the rest of them be skipped.
-func (l *lister) take(found []core.Found) (skipped bool, err error) {
+// take adds keys to the page until it is full. Those behind a common prefix are
+// passed over, here and by where the next page of keys begins.
+func (l *lister) take(found []core.Found) error {
 	for i := range found {
 		f := &found[i]
 		if f.Key <= l.after && l.after != "" {
@@ -72,22 +62,22 @@ func (l *lister) take(found []core.Found) (skipped bool, err error) {
 		}
 		if l.full() {
 			l.out.More = true
-			return false, nil
+			return nil
 		}
 		if p, ok := l.common(f.Key); ok {
 			l.out.Prefixes = append(l.out.Prefixes, p)
 			l.after = pastPrefix(p)
 			l.out.Next = l.after
-			return true, nil
+			continue
 		}
 		rec, err := core.DecodeRecord(f.Value)
 		if err != nil {
-			return false, fmt.Errorf("record of %q: %w", f.Key, err)
+			return fmt.Errorf("record of %q: %w", f.Key, err)
 		}
 		l.out.Objects = append(l.out.Objects, info(l.bucket, f.Key, rec, f.Version))
 		l.out.Next, l.after = f.Key, f.Key
 	}
-	return false, nil
+	return nil
 }
 
 // common returns the common prefix that stands for a key.
@@ -106,33 +96,59 @@ func (l *lister) common(key string) (string, bool) {
 // that follow: keys are UTF-8, in which 0xff does not occur.
 func pastPrefix(p string) string { return p + "\xff" }
 
+// Pages of a listing that goes on: the first comes soon, later ones cost less a
+// key. The next is fetched while one is delivered.
+const (
+	firstPage = 1000
+	fullPage  = 16_000
+)
+
 // ListAll lists all objects of a bucket with a prefix and after a key, in order,
 // until yield returns false. An error is the last that is yielded.
 func (n *Node) ListAll(ctx context.Context, bucket core.Bucket, prefix, after string, namesOnly bool, yield func(key string, rec *core.Record, err error) bool) {
-	const pageSize = 5000
-	for {
-		found, more, err := n.page(ctx, core.Scan{
-			Bucket: bucket.ID, Space: core.SpaceObject, Prefix: prefix, AfterKey: after, KeysOnly: namesOnly,
-		}, pageSize, true)
-		if err != nil {
-			yield("", nil, err)
+	type keys struct {
+		found []core.Found
+		more  bool
+		err   error
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel()
+	fetch := func(after string, want int) <-chan keys {
+		c := make(chan keys, 1)
+		wg.Go(func() {
+			found, more, err := n.page(ctx, core.Scan{
+				Bucket: bucket.ID, Space: core.SpaceObject, Prefix: prefix, AfterKey: after, KeysOnly: namesOnly,
+			}, want, true)
+			c <- keys{found, more, err}
+		})
+		return c
+	}
+	want := firstPage
+	for next := fetch(after, want); next != nil; {
+		page := <-next
+		if page.err != nil {
+			yield("", nil, page.err)
 			return
 		}
-		for i := range found {
+		next = nil
+		if page.more {
+			want = min(2*want, fullPage)
+			next = fetch(page.found[len(page.found)-1].Key, want)
+		}
+		for i := range page.found {
 			rec := &core.Record{}
 			if !namesOnly {
-				if rec, err = core.DecodeRecord(found[i].Value); err != nil {
-					yield("", nil, fmt.Errorf("record of %q: %w", found[i].Key, err))
+				var err error
+				if rec, err = core.DecodeRecord(page.found[i].Value); err != nil {
+					yield("", nil, fmt.Errorf("record of %q: %w", page.found[i].Key, err))
 					return
 				}
 			}
-			after = found[i].Key
-			if !yield(after, rec, nil) {
+			if !yield(page.found[i].Key, rec, nil) {
 				return
 			}
-		}
-		if !more {
-			return
 		}
 	}
 }

@@ -431,6 +431,9 @@ func (o *Objects) Uploads(ctx context.Context, bucket core.Bucket, prefix, after
 	if err != nil {
 		return nil, false, err
 	}
+	if len(found) > limit {
+		found, more = found[:limit], true
+	}
 	out := make([]core.Upload, 0, len(found))
 	for i := range found {
 		rec, err := core.DecodeRecord(found[i].Value)

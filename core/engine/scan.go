@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"slices"
+	"sort"
 	"sync"
 	"time"
 
@@ -113,51 +115,59 @@ func decodeScanReply(b []byte) (*scanReply, error) {
 	return r, d.err
 }
 
-// readings are the rights to read of one scan. They are taken when the first
-// disk has opened its view: a version that a commit drops later is in the view.
-// Only slots count that were held before the view was opened: a disk that was
-// joining then may lack what it has now.
+// readings are the rights to read of one scan, by slot. They are taken when the
+// first disk has opened its view: a version that a commit drops later is in the
+// view. Only slots count that were held before the view was opened: a disk that
+// was joining then may lack what it has now.
 type readings struct {
 	node  *Node
-	only  map[core.SlotID]bool
+	only  slotSet // nil is all
 	once  sync.Once
-	began map[core.SlotID]slot.Reading
-	held  map[core.SlotID]slot.Reading
+	began slotSet
+	// held has a right for each slot that is read, a zero one for others.
+	held []slot.Reading
 }
 
-func (r *readings) begin() {
-	r.began = r.serving(func(core.Instant, core.SlotID) bool { return true })
-}
-
-func (r *readings) take() {
-	d := r.node.driver
-	r.held = r.serving(func(now core.Instant, s core.SlotID) bool {
-		g, ok := r.began[s]
-		return ok && d.node.Check(now, g) == nil
-	})
-}
-
-// serving returns the rights to read of the slots that the scan is for.
-func (r *readings) serving(also func(core.Instant, core.SlotID) bool) map[core.SlotID]slot.Reading {
-	out := map[core.SlotID]slot.Reading{}
+// owned calls f with the right to read each slot that the scan is for.
+func (r *readings) owned(f func(now core.Instant, slots int, g slot.Reading)) {
 	d := r.node.driver
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	m := d.node.Map()
 	if m == nil {
-		return out
+		return
 	}
 	now := d.clock.Boot()
 	for i := range m.Slots {
 		s := core.SlotID(i)
-		if m.OwnerNode(s) != d.self || r.only != nil && !r.only[s] {
+		if r.only != nil && !r.only.has(s) || m.OwnerNode(s) != d.self {
 			continue
 		}
-		if g, err := d.node.Serving(now, s); err == nil && also(now, s) {
-			out[s] = g
+		if g, err := d.node.Serving(now, s); err == nil {
+			f(now, len(m.Slots), g)
 		}
 	}
-	return out
+}
+
+// begin notes what is held before a view is opened.
+func (r *readings) begin() {
+	r.owned(func(_ core.Instant, slots int, g slot.Reading) {
+		if r.began == nil {
+			r.began = newSlotSet(slots)
+		}
+		r.began.add(g.Slot)
+	})
+}
+
+func (r *readings) take() {
+	r.owned(func(_ core.Instant, slots int, g slot.Reading) {
+		if r.held == nil {
+			r.held = make([]slot.Reading, slots)
+		}
+		if r.began.has(g.Slot) {
+			r.held[g.Slot] = g
+		}
+	})
 }
 
 // kept returns the slots that are still held.
@@ -168,9 +178,9 @@ func (r *readings) kept() []core.SlotID {
 	defer d.mu.Unlock()
 	now := d.clock.Boot()
 	var out []core.SlotID
-	for i := range core.SlotID(len(d.node.Map().Slots)) {
-		if g, ok := r.held[i]; ok && d.node.Check(now, g) == nil {
-			out = append(out, i)
+	for i := range r.held {
+		if g := &r.held[i]; g.Disk != 0 && d.node.Check(now, *g) == nil {
+			out = append(out, g.Slot)
 		}
 	}
 	return out
@@ -185,10 +195,7 @@ func (n *Node) scanOwned(ctx context.Context, r *scanRequest) (*scanReply, error
 	for id, disk := range n.localDisks() {
 		own := &readings{node: n}
 		if len(r.only) > 0 {
-			own.only = map[core.SlotID]bool{}
-			for _, s := range r.only {
-				own.only[s] = true
-			}
+			own.only = setOfSlots(r.only)
 		}
 		if len(rights) == 0 {
 			own.begin()
@@ -200,8 +207,10 @@ func (n *Node) scanOwned(ctx context.Context, r *scanRequest) (*scanReply, error
 		s.Visible = func(id core.DiskID) func(core.SlotID) (core.Version, bool) {
 			return func(s core.SlotID) (core.Version, bool) {
 				own.once.Do(own.take)
-				g, ok := own.held[s]
-				return g.At, ok && g.Disk == id
+				if int(s) >= len(own.held) || own.held[s].Disk != id {
+					return core.Version{}, false
+				}
+				return own.held[s].At, true
 			}
 		}(id)
 		if err := streams.open(disk.Scan(ctx, s)); err != nil {
@@ -248,35 +257,22 @@ func briefValue(f core.Found, r *scanRequest) []byte {
 // kept intersects what the disks' readings still hold: each holds the slots of
 // all disks, so a slot counts if every disk's view was taken under it.
 func kept(rights []*readings) []core.SlotID {
-	count := map[core.SlotID]int{}
-	var last []core.SlotID
-	for _, r := range rights {
-		last = r.kept()
-		for _, s := range last {
-			count[s]++
+	var out []core.SlotID
+	for i, r := range rights {
+		held := r.kept()
+		if i == 0 {
+			out = held
+			continue
 		}
-	}
-	out := last[:0]
-	for _, s := range last {
-		if count[s] == len(rights) {
-			out = append(out, s)
-		}
+		also := setOfSlots(held)
+		out = slices.DeleteFunc(out, func(s core.SlotID) bool { return !also.has(s) })
 	}
 	return out
 }
 
 func onlyHeld(found []core.Found, held []core.SlotID) []core.Found {
-	ok := make(map[core.SlotID]bool, len(held))
-	for _, s := range held {
-		ok[s] = true
-	}
-	out := found[:0]
-	for i := range found {
-		if ok[found[i].Slot] {
-			out = append(out, found[i])
-		}
-	}
-	return out
+	ok := setOfSlots(held)
+	return slices.DeleteFunc(found, func(f core.Found) bool { return !ok.has(f.Slot) })
 }
 
 // scanStream is a disk's or a node's part of a merge.
@@ -347,25 +343,26 @@ func (h *scanHeap) stop() {
 	}
 }
 
-// page returns the first limit rows after a point, from all slots, or an error.
-// more says that there may be further ones.
-func (n *Node) page(ctx context.Context, scan core.Scan, limit int, brief bool) (found []core.Found, more bool, err error) {
+// page returns rows after a point, of all slots and in order, or an error. They
+// are about as many as wanted: some more or fewer, as the shares of the nodes
+// happen to end. more says that there may be further ones, after the last.
+func (n *Node) page(ctx context.Context, scan core.Scan, want int, brief bool) (found []core.Found, more bool, err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, patience, fmt.Errorf("not every slot had an owner that answered for %v: %w", patience, core.ErrUnavailable))
 	defer cancel()
 	_, m, _ := n.driver.maps()
 	if m == nil {
 		return nil, false, fmt.Errorf("this node knows no map in effect yet: %w", core.ErrUnavailable)
 	}
-	p := &pageMerge{missing: make(map[core.SlotID]bool, len(m.Slots))}
+	p := &pageMerge{missing: newSlotSet(len(m.Slots)), left: len(m.Slots)}
 	for s := range m.Slots {
-		p.missing[core.SlotID(s)] = true
+		p.missing.add(core.SlotID(s))
 	}
-	req := &scanRequest{scan: scan, limit: limit, brief: brief}
+	req := &scanRequest{scan: scan, brief: brief}
 	for {
 		_, m, changed := n.driver.maps()
-		p.round(ctx, n, m, req)
-		if len(p.missing) == 0 {
-			return p.result(limit)
+		p.round(ctx, n, m, req, want)
+		if p.left == 0 {
+			return p.result()
 		}
 		if p.err != nil && !retryable(p.err) {
 			return nil, false, p.err
@@ -377,7 +374,7 @@ func (n *Node) page(ctx context.Context, scan core.Scan, limit int, brief bool) 
 		case <-timer.C:
 		case <-ctx.Done():
 			timer.Stop()
-			return nil, false, fmt.Errorf("listing: %d of %d slots have no owner that answers: %w", len(p.missing), len(m.Slots), errors.Join(p.err, context.Cause(ctx)))
+			return nil, false, fmt.Errorf("listing: %d of %d slots have no owner that answers: %w", p.left, len(m.Slots), errors.Join(p.err, context.Cause(ctx)))
 		}
 	}
 }
@@ -385,21 +382,22 @@ func (n *Node) page(ctx context.Context, scan core.Scan, limit int, brief bool) 
 // pageMerge gathers the nodes' shares of a page.
 type pageMerge struct {
 	mu      sync.Mutex
-	missing map[core.SlotID]bool
-	found   []core.Found
+	missing slotSet
+	left    int // slots that are missing
+	shares  [][]core.Found
 	// cut says that some share stopped at its limit; everything up to the
 	// least such end is complete.
-	cut    bool
-	endKey string
-	endSub string
-	err    error
+	cut bool
+	end core.Found
+	err error
 }
 
-// round asks the owners of the missing slots, each for its own.
-func (p *pageMerge) round(ctx context.Context, n *Node, m *core.Map, req *scanRequest) {
+// round asks the owners of the missing slots, each for its own, and for as many
+// rows as make a page together if they are spread like the slots.
+func (p *pageMerge) round(ctx context.Context, n *Node, m *core.Map, req *scanRequest, want int) {
 	ask := map[core.NodeID][]core.SlotID{}
 	for s := range m.Slots {
-		if id := core.SlotID(s); p.missing[id] {
+		if id := core.SlotID(s); p.missing.has(id) {
 			if owner := m.OwnerNode(id); owner != "" {
 				ask[owner] = append(ask[owner], id)
 			}
@@ -410,8 +408,10 @@ func (p *pageMerge) round(ctx context.Context, n *Node, m *core.Map, req *scanRe
 	for node, slots := range ask {
 		wg.Go(func() {
 			r := *req
+			r.limit = want
 			if len(slots) < len(m.Slots) {
 				r.only = slots
+				r.limit = min(want, want*len(slots)/len(m.Slots)*9/8+16)
 			}
 			ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 			defer cancel()
@@ -441,42 +441,45 @@ func (n *Node) scanNode(ctx context.Context, node core.NodeID, r *scanRequest) (
 
 // add takes a share. Only rows of slots that were missing count.
 func (p *pageMerge) add(rep *scanReply) {
-	took := make(map[core.SlotID]bool, len(rep.held))
-	for _, s := range rep.held {
-		if p.missing[s] {
-			took[s] = true
-			delete(p.missing, s)
-		}
-	}
-	if rep.more && len(rep.held) > 0 {
+	rep.held = slices.DeleteFunc(rep.held, func(s core.SlotID) bool { return !p.missing.has(s) })
+	took := setOfSlots(rep.held)
+	rep.found = slices.DeleteFunc(rep.found, func(f core.Found) bool { return !took.has(f.Slot) })
+	if rep.more {
 		if len(rep.found) == 0 {
-			// All rows up to the limit were of slots that were lost.
-			for s := range took {
-				p.missing[s] = true
-			}
-			return
+			return // all rows up to the limit were of slots that were lost
 		}
-		last := &rep.found[len(rep.found)-1]
-		if !p.cut || last.Key < p.endKey || last.Key == p.endKey && last.Sub < p.endSub {
-			p.cut, p.endKey, p.endSub = true, last.Key, last.Sub
+		if last := &rep.found[len(rep.found)-1]; !p.cut || before(last, &p.end) {
+			p.cut, p.end = true, *last
 		}
 	}
-	for i := range rep.found {
-		if took[rep.found[i].Slot] {
-			p.found = append(p.found, rep.found[i])
-		}
+	for _, s := range rep.held {
+		p.missing.remove(s)
+		p.left--
 	}
+	p.shares = append(p.shares, rep.found)
 }
 
-// result sorts the shares and cuts them where the first of them ends.
-func (p *pageMerge) result(limit int) ([]core.Found, bool, error) {
-	sortFound(p.found)
-	k := len(p.found)
-	if p.cut {
-		for k > 0 && (p.found[k-1].Key > p.endKey || p.found[k-1].Key == p.endKey && p.found[k-1].Sub > p.endSub) {
-			k--
+// result merges the shares and cuts them where the first of them ends.
+func (p *pageMerge) result() ([]core.Found, bool, error) {
+	total := 0
+	for i, share := range p.shares {
+		if p.cut {
+			end := sort.Search(len(share), func(k int) bool { return before(&p.end, &share[k]) })
+			share = share[:end]
+			p.shares[i] = share
 		}
+		total += len(share)
 	}
-	more := p.cut || k > limit
-	return p.found[:min(k, limit)], more, nil
+	out := make([]core.Found, 0, total)
+	for len(out) < total {
+		first := -1
+		for i, share := range p.shares {
+			if len(share) > 0 && (first < 0 || before(&share[0], &p.shares[first][0])) {
+				first = i
+			}
+		}
+		out = append(out, p.shares[first][0])
+		p.shares[first] = p.shares[first][1:]
+	}
+	return out, p.cut, nil
 }
