@@ -50,6 +50,18 @@ func (c *cluster) status(ctx context.Context) []nodeStatus {
 	return all
 }
 
+// natsLeader is the node that leads the bus.
+func (c *cluster) natsLeader(ctx context.Context) (string, error) {
+	out, err := c.run(ctx, "show", "cluster", "--json")
+	if err != nil {
+		return "", err
+	}
+	var x struct {
+		Leader string `json:"nats_leader"`
+	}
+	return x.Leader, json.Unmarshal(out, &x)
+}
+
 // stop ends the cluster and removes it.
 func (c *cluster) stop(ctx context.Context) error {
 	ctx = context.WithoutCancel(ctx)

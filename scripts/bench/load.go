@@ -33,6 +33,16 @@ func newSide(name, bucket string, endpoints ...string) *side {
 
 // do sends one signed request and reads the answer to its end.
 func (s *side) do(ctx context.Context, method, key string, body []byte) (int64, error) {
+	resp, err := s.send(ctx, method, key, body)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	return io.Copy(io.Discard, resp.Body)
+}
+
+// send sends one signed request; an answer that is not of success is an error.
+func (s *side) send(ctx context.Context, method, key string, body []byte) (*http.Response, error) {
 	endpoint := s.endpoints[int(s.next.Add(1))%len(s.endpoints)]
 	var rd io.Reader
 	if body != nil {
@@ -40,23 +50,23 @@ func (s *side) do(ctx context.Context, method, key string, body []byte) (int64, 
 	}
 	r, err := http.NewRequestWithContext(ctx, method, endpoint+"/"+s.bucket+"/"+key, rd)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	r.ContentLength = int64(len(body))
 	creds := sigv4.Credentials{AccessKey: config.DevAccessKey, Secret: config.DevSecretKey}
 	if err := sigv4.Sign(r, creds, "us-east-1", "s3", "UNSIGNED-PAYLOAD", time.Now()); err != nil {
-		return 0, err
+		return nil, err
 	}
 	resp, err := s.client.Do(r)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
-	defer func() { _ = resp.Body.Close() }()
-	n, err := io.Copy(io.Discard, resp.Body)
-	if err == nil && resp.StatusCode/100 != 2 {
-		err = fmt.Errorf("%s %s of %s: %s", method, key, s.name, resp.Status)
+	if resp.StatusCode/100 != 2 {
+		_, _ = io.Copy(io.Discard, resp.Body)
+		_ = resp.Body.Close()
+		return nil, fmt.Errorf("%s %s of %s: %s", method, key, s.name, resp.Status)
 	}
-	return n, err
+	return resp, nil
 }
 
 // cell is one kind of load.

@@ -28,7 +28,7 @@ func main() {
 // options are the flags.
 type options struct {
 	shoal, out, only, cells, baseline, dir string
-	rounds, kills, list                    int
+	rounds, kills, list, objects           int
 	cell                                   time.Duration
 }
 
@@ -43,6 +43,7 @@ func run(ctx context.Context, args []string) int {
 	f.DurationVar(&o.cell, "cell", 2*time.Second, "time of one turn")
 	f.IntVar(&o.kills, "kills", 10, "kills of the fail-over section")
 	f.IntVar(&o.list, "list", 100_000, "keys of the listing section")
+	f.IntVar(&o.objects, "objects", 300_000, "objects of the memory section")
 	f.StringVar(&o.baseline, "baseline", "", "serve the baseline at this address (used by bench itself)")
 	f.StringVar(&o.dir, "dir", "", "directory of the baseline")
 	if err := f.Parse(args); err != nil {

@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 )
 
@@ -46,25 +45,29 @@ func target(c cell) string {
 	return ""
 }
 
-// table compares a bucket with the baseline, cell by cell.
-func (b *bench) table(ctx context.Context, c *cluster, base, scheme string, targets bool) error {
-	bucket := "bench-" + strings.NewReplacer("+", "-").Replace(scheme)
-	if _, err := c.run(ctx, "bucket", "create", "shoal://"+bucket, "--props", "scheme="+scheme+",inline=128KiB"); err != nil {
+// table compares a bucket with the baseline, cell by cell. With further
+// properties only the loads that have a goal are run.
+func (b *bench) table(ctx context.Context, c *cluster, base, scheme, props string, goal func(cell) string) error {
+	bucket := "bench-" + strings.NewReplacer("+", "-", "=", "-").Replace(scheme+props)
+	all := "scheme=" + scheme + ",inline=128KiB"
+	if props != "" {
+		all += "," + props
+	}
+	if _, err := c.run(ctx, "bucket", "create", "shoal://"+bucket, "--props", all); err != nil {
 		return err
 	}
 	ours, theirs := newSide("shoal", bucket, c.endpoints...), newSide("baseline", bucket, base)
 	b.line("| %s | baseline, /s | Shoal, /s | ratio | target |", scheme)
 	b.line("| --- | ---: | ---: | ---: | ---: |")
 	for _, x := range b.cells() {
+		if props != "" && goal(x) == "" {
+			continue
+		}
 		bs, os, ratio, err := compare(ctx, theirs, ours, x, b.o.rounds, b.o.cell)
 		if err != nil {
 			return err
 		}
-		goal := ""
-		if targets {
-			goal = target(x)
-		}
-		b.line("| %v | %.1f | %.1f | %.2f | %s |", x, bs, os, ratio, goal)
+		b.line("| %v | %.1f | %.1f | %.2f | %s |", x, bs, os, ratio, goal(x))
 	}
 	b.line("")
 	return nil
@@ -90,17 +93,29 @@ func (b *bench) withCluster(ctx context.Context, nodes, disks int, f func(c *clu
 
 func (b *bench) oneNode(ctx context.Context) error {
 	b.line("## One node with one disk\n")
-	return b.withCluster(ctx, 1, 1, func(c *cluster, base string) error { return b.table(ctx, c, base, "none", true) })
+	return b.withCluster(ctx, 1, 1, func(c *cluster, base string) error {
+		if err := b.table(ctx, c, base, "none", "", target); err != nil {
+			return err
+		}
+		b.line("With `sendfile=on`, where blocks are left to the scrubber:\n")
+		return b.table(ctx, c, base, "none", "sendfile=on", func(x cell) string {
+			if x.method == http.MethodGet && x.size == 64<<20 {
+				return ">= 0.95"
+			}
+			return ""
+		})
+	})
 }
 
 func (b *bench) cluster(ctx context.Context) error {
 	b.line("## Five nodes with three disks each, on the same machine\n")
 	b.line("The baseline keeps one copy on one disk; Shoal runs five processes and writes three copies, or four shards, and three records.\n")
 	return b.withCluster(ctx, 5, 3, func(c *cluster, base string) error {
-		if err := b.table(ctx, c, base, "mirror-3", false); err != nil {
+		none := func(cell) string { return "" }
+		if err := b.table(ctx, c, base, "mirror-3", "", none); err != nil {
 			return err
 		}
-		return b.table(ctx, c, base, "ec-3+1", false)
+		return b.table(ctx, c, base, "ec-3+1", "", none)
 	})
 }
 
@@ -165,139 +180,4 @@ func copyFiles(ctx context.Context, src string) (time.Duration, error) {
 	began := time.Now()
 	err = exec.CommandContext(ctx, "sh", "-c", `cp -r "$1" "$2" && find "$2" -type f -exec sync {} +`, "sh", src, dir).Run()
 	return time.Since(began), err
-}
-
-// listing lists many keys through the own API and through S3.
-func (b *bench) listing(ctx context.Context) error {
-	b.line("## Listing\n")
-	return b.withCluster(ctx, 5, 3, func(c *cluster, _ string) error {
-		if _, err := c.run(ctx, "bucket", "create", "shoal://many", "--props", "scheme=mirror-2"); err != nil {
-			return err
-		}
-		s := newSide("shoal", "many", c.endpoints...)
-		if err := fill(ctx, s, b.o.list); err != nil {
-			return err
-		}
-		var rates []float64
-		for range b.o.rounds {
-			began := time.Now()
-			out, err := c.run(ctx, "ls", "shoal://many", "--no-headers")
-			if err != nil {
-				return err
-			}
-			if n := strings.Count(string(out), "\n"); n != b.o.list {
-				return fmt.Errorf("listed %d of %d keys", n, b.o.list)
-			}
-			rates = append(rates, float64(b.o.list)/time.Since(began).Seconds())
-		}
-		b.line("%d keys on five nodes through the own API, start of the command included: %.0f keys/s (target >= 100000).\n", b.o.list, median(rates))
-		return nil
-	})
-}
-
-// fill writes n small objects.
-func fill(ctx context.Context, s *side, n int) error {
-	keys := make(chan int)
-	var wg sync.WaitGroup
-	var once sync.Once
-	var failed error
-	for range 64 {
-		wg.Go(func() {
-			for k := range keys {
-				if _, err := s.do(ctx, http.MethodPut, fmt.Sprintf("dir-%03d/key-%07d", k%500, k), []byte("x")); err != nil {
-					once.Do(func() { failed = err })
-				}
-			}
-		})
-	}
-	for k := range n {
-		keys <- k
-	}
-	close(keys)
-	wg.Wait()
-	return failed
-}
-
-// failOver kills a node again and again and measures for how long some key
-// could not be written.
-func (b *bench) failOver(ctx context.Context) error {
-	b.line("## Fail-over\n")
-	return b.withCluster(ctx, 5, 3, func(c *cluster, _ string) error {
-		if _, err := c.run(ctx, "bucket", "create", "shoal://fail", "--props", "scheme=mirror-3"); err != nil {
-			return err
-		}
-		var times []float64
-		for i := range b.o.kills {
-			if _, err := c.run(ctx, "cluster", "wait", "--healthy", "--timeout", "120s"); err != nil {
-				return err
-			}
-			node := fmt.Sprintf("n%d", i%5+1)
-			if _, err := c.run(ctx, "dev", "kill", node, "--name", c.name); err != nil {
-				return err
-			}
-			d, err := writable(ctx, c, i%5)
-			if err != nil {
-				return err
-			}
-			times = append(times, d.Seconds())
-			if _, err := c.run(ctx, "dev", "start", node, "--name", c.name); err != nil {
-				return err
-			}
-		}
-		b.line("%d kills -9 in turn over all nodes, the bus's leader included: writes to all of 200 keys succeeded again after %.1f s (median), %.1f s (worst); target 15 s, 25 s with the leader.\n", len(times), median(times), slices.Max(times))
-		return nil
-	})
-}
-
-// writable waits until 200 keys, spread over the slots, could be written.
-func writable(ctx context.Context, c *cluster, dead int) (time.Duration, error) {
-	endpoints := slices.Delete(slices.Clone(c.endpoints), dead, dead+1)
-	s := newSide("shoal", "fail", endpoints...)
-	began := time.Now()
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
-	defer cancel()
-	var wg sync.WaitGroup
-	var once sync.Once
-	var failed error
-	for k := range 200 {
-		wg.Go(func() {
-			for {
-				_, err := s.do(ctx, http.MethodPut, fmt.Sprintf("k%d", k), []byte("x"))
-				if err == nil {
-					return
-				}
-				if ctx.Err() != nil {
-					once.Do(func() { failed = err })
-					return
-				}
-			}
-		})
-	}
-	wg.Wait()
-	return time.Since(began), failed
-}
-
-// memory reads the nodes' resident memory at rest.
-func (b *bench) memory(ctx context.Context) error {
-	b.line("## Memory at rest\n")
-	return b.withCluster(ctx, 6, 3, func(c *cluster, _ string) error {
-		if _, err := c.run(ctx, "cluster", "wait", "--healthy", "--timeout", "120s"); err != nil {
-			return err
-		}
-		select {
-		case <-time.After(10 * time.Second):
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-		var voters, others []float64
-		for i, n := range c.status(ctx) {
-			if m := float64(rss(n.PID)) / (1 << 20); i < 5 {
-				voters = append(voters, m)
-			} else {
-				others = append(others, m)
-			}
-		}
-		b.line("Six idle nodes with three disks: voters %.0f MiB (target <= 90), the non-voter %.0f MiB (target <= 60).\n", median(voters), median(others))
-		return nil
-	})
 }
