@@ -202,7 +202,15 @@ func (o *options) printDisks(disks []api.Disk) error {
 	if o.json {
 		return nil
 	}
-	return o.printTable(t)
+	if err := o.printTable(t); err != nil {
+		return err
+	}
+	for _, d := range disks {
+		if d.Problem != "" {
+			fmt.Fprintf(o.out, "\n%s cannot be used: %s\n", d.ID, d.Problem)
+		}
+	}
+	return nil
 }
 
 func newShowRebalanceCommand(o *options) *cobra.Command {

@@ -14,6 +14,10 @@ import (
 // that opens it, or that its parts belong to different disks.
 var ErrForeign = errors.New("belongs elsewhere")
 
+// ErrIdentity says that both copies of a disk's identity are damaged, so that
+// nobody knows which disk it is. It comes with [core.ErrCorrupt].
+var ErrIdentity = errors.New("both copies of its identity are damaged")
+
 // CorruptError says where stored bytes do not match their checksum. It matches
 // [core.ErrCorrupt].
 type CorruptError struct {

@@ -120,6 +120,7 @@ func readIdentity(fsys vfs.FS, dir string) (id Identity, repair bool, err error)
 		}
 	}
 	missing := func(i int) bool { return errors.Is(errs[i], fs.ErrNotExist) }
+	lost := func(i int) bool { return missing(i) || errors.Is(errs[i], core.ErrCorrupt) }
 	switch {
 	case errs[0] == nil && errs[1] == nil:
 		id, repair = copies[0], copies[0] != copies[1]
@@ -133,6 +134,8 @@ func readIdentity(fsys vfs.FS, dir string) (id Identity, repair bool, err error)
 	case missing(0) && missing(1):
 		return id, false, fmt.Errorf("%s has no %s (is the disk mounted? `shoal disk format` makes it one): %w",
 			dir, identityName, core.ErrUnformatted)
+	case lost(0) && lost(1):
+		return id, false, fmt.Errorf("disk %s: %w: %w, %w", dir, ErrIdentity, errs[0], errs[1])
 	default:
 		return id, false, fmt.Errorf("disk %s: %w", dir, errors.Join(errs[:]...))
 	}

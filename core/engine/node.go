@@ -206,6 +206,24 @@ func (n *Node) AddDisk(d LocalDisk) {
 	}
 }
 
+// RemoveDisk takes a disk away that AddDisk gave. Nothing uses it when RemoveDisk
+// returns, and the caller may close it.
+func (n *Node) RemoveDisk(uuid string) {
+	n.mu.Lock()
+	delete(n.byUUID, uuid)
+	var found []core.DiskID
+	for id, d := range n.disks {
+		if d.UUID == uuid {
+			found = append(found, id)
+			delete(n.disks, id)
+		}
+	}
+	n.mu.Unlock()
+	for _, id := range found {
+		n.driver.removeDisk(id)
+	}
+}
+
 // register keeps the node and its disks in the map: it proposes the start, and
 // disks that are new, and takes its disks into use once they have a number.
 func (n *Node) register(ctx context.Context) {

@@ -95,6 +95,8 @@ type Disk struct {
 	Slots   int   `json:"slots"`
 	Objects int64 `json:"objects"`
 	Errors  int64 `json:"errors"` // of I/O, since the node's start
+	// Problem says why the node cannot use the disk, where it cannot.
+	Problem string `json:"problem,omitempty"`
 }
 
 // Disks is the answer to a listing of disks.

@@ -22,9 +22,11 @@ const methodDisk uint16 = 97
 type diskRequest struct {
 	Action api.DiskAction `json:"action"`
 	Disk   string         `json:"disk"`
+	// Epoch is that of the map in effect at the node that asks.
+	Epoch core.Epoch `json:"epoch"`
 }
 
-// serveDisk formats or rebuilds a disk and takes it into use.
+// serveDisk formats or rebuilds a disk, or opens it anew, and takes it into use.
 func (s *server) serveDisk(ctx context.Context, _ core.NodeID, req []byte) ([]byte, error) {
 	var r diskRequest
 	if err := json.Unmarshal(req, &r); err != nil {
@@ -36,9 +38,25 @@ func (s *server) serveDisk(ctx context.Context, _ core.NodeID, req []byte) ([]by
 	if i < 0 {
 		return nil, fmt.Errorf("the configuration of node %s has no disk %q: %w", s.cfg.Node.Name, r.Disk, core.ErrNotFound)
 	}
+	s.acting.Lock()
+	defer s.acting.Unlock()
+	if err := s.awaitEpoch(ctx, r.Epoch); err != nil {
+		return nil, err
+	}
 	for _, d := range s.openDisks() {
-		if d.path == s.cfg.Disks[i].Path && d.disk.Err() == nil {
+		if d.path != s.cfg.Disks[i].Path {
+			continue
+		}
+		uuid := d.disk.Identity().UUID
+		state, works := s.diskState(uuid), d.disk.Err() == nil
+		switch {
+		case r.Action == api.AttachDisk && works && state != core.DiskFailed:
+			return nil, s.reinstate(ctx, uuid)
+		case works && state == core.DiskOK:
 			return nil, fmt.Errorf("disk %s of node %s is in use and works: %w", r.Disk, s.cfg.Node.Name, core.ErrConflict)
+		}
+		if err := s.release(d); err != nil {
+			s.log.Warn("a disk that was given up did not close in order", "path", d.path, "err", err)
 		}
 	}
 	opt := disk.Options{
@@ -50,6 +68,7 @@ func (s *server) serveDisk(ctx context.Context, _ core.NodeID, req []byte) ([]by
 		_, err = disk.Format(ctx, disk.FormatOptions{Options: opt, Force: true})
 	case api.RebuildDisk:
 		err = s.rebuild(ctx, opt)
+	case api.AttachDisk:
 	default:
 		err = fmt.Errorf("disk action %q: %w", r.Action, core.ErrInvalid)
 	}
@@ -57,6 +76,39 @@ func (s *server) serveDisk(ctx context.Context, _ core.NodeID, req []byte) ([]by
 		return nil, err
 	}
 	return nil, s.take(ctx, i, opt)
+}
+
+// awaitEpoch waits until a map of at least that epoch is in effect here.
+func (s *server) awaitEpoch(ctx context.Context, e core.Epoch) error {
+	for {
+		m, changed := s.node.Maps()
+		if m != nil && m.Epoch >= e {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return fmt.Errorf("map %d is not in effect on node %s yet: %w: %w", e, s.cfg.Node.Name, core.ErrUnavailable, context.Cause(ctx))
+		}
+	}
+}
+
+// diskState is what the map in effect says of a disk, "" if nothing.
+func (s *server) diskState(uuid string) core.DiskState {
+	m := s.node.Map()
+	if i := slices.IndexFunc(m.Disks, func(d core.Disk) bool { return d.UUID == uuid }); i >= 0 {
+		return m.Disks[i].State
+	}
+	return ""
+}
+
+// release takes a disk out of the node and closes it.
+func (s *server) release(d *openDisk) error {
+	s.node.RemoveDisk(d.disk.Identity().UUID)
+	s.mu.Lock()
+	s.disks = slices.DeleteFunc(s.disks, func(o *openDisk) bool { return o == d })
+	s.mu.Unlock()
+	return d.disk.Close()
 }
 
 // rebuild gives a disk whose index is lost an empty one. Its records come back
@@ -89,19 +141,25 @@ func (s *server) rebuild(ctx context.Context, o disk.Options) error {
 
 // take opens a disk and has it used.
 func (s *server) take(ctx context.Context, i int, o disk.Options) error {
+	c := s.cfg.Disks[i]
 	opened, err := disk.Open(context.WithoutCancel(ctx), o)
+	s.note(c.Path, err)
 	if err != nil {
 		return err
 	}
-	c := s.cfg.Disks[i]
 	d := &openDisk{name: diskName(i, c.Path), path: c.Path, weight: weightOf(c), disk: opened}
 	s.mu.Lock()
 	s.disks = append(s.disks, d)
 	s.mu.Unlock()
 	s.node.AddDisk(engine.LocalDisk{UUID: opened.Identity().UUID, Name: d.name, Weight: d.weight, Disk: opened})
+	return s.reinstate(ctx, opened.Identity().UUID)
+}
+
+// reinstate makes a disk that the map has as failed or detached one in use.
+func (s *server) reinstate(ctx context.Context, uuid string) error {
 	m := s.node.Map()
 	for j := range m.Disks {
-		if k := &m.Disks[j]; k.UUID == opened.Identity().UUID && k.State != core.DiskOK {
+		if k := &m.Disks[j]; k.UUID == uuid && k.State != core.DiskOK {
 			return (clusterService{s}).change(ctx, core.Change{Kind: core.ChangeDiskState, Disk: k.ID, State: string(core.DiskOK)})
 		}
 	}
@@ -117,13 +175,26 @@ func (s *server) openDisks() []*openDisk {
 
 // askDisk has a node do something with one of its disks.
 func (s *server) askDisk(ctx context.Context, node core.NodeID, a api.DiskAction, name string) error {
-	req, err := json.Marshal(diskRequest{a, name})
+	m, err := (clusterService{s}).mapNow()
+	if err != nil {
+		return err
+	}
+	if m.Node(node) == nil {
+		return fmt.Errorf("node %s: %w", node, core.ErrNotFound)
+	}
+	req, err := json.Marshal(diskRequest{a, name, m.Epoch})
 	if err != nil {
 		return fmt.Errorf("encode disk action: %w", err)
 	}
 	_, err = s.node.CallNode(ctx, node, methodDisk, req)
-	if errors.Is(err, core.ErrConflict) {
-		return api.Refused(err.Error(), "shoal disk detach takes a disk out of use")
+	id := string(node) + "/" + name
+	switch {
+	case errors.Is(err, core.ErrConflict):
+		return api.Refused(err.Error(), "`shoal disk detach "+id+"` takes a disk out of use")
+	case errors.Is(err, core.ErrUnformatted):
+		return api.Refused(err.Error(), "mount the disk; where it is to be a new one: `shoal disk format "+id+"`")
+	case errors.Is(err, core.ErrCorrupt):
+		return api.Refused(err.Error(), "`shoal disk rebuild "+id+"` keeps its data; `shoal disk format "+id+"` begins anew")
 	}
 	return err
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
@@ -21,6 +22,7 @@ import (
 	"github.com/shoalstore/shoal/core/engine"
 	"github.com/shoalstore/shoal/core/job"
 	"github.com/shoalstore/shoal/core/peer"
+	"github.com/shoalstore/shoal/core/slot"
 	"github.com/shoalstore/shoal/ec"
 	"github.com/shoalstore/shoal/mirror"
 )
@@ -36,9 +38,16 @@ type server struct {
 	log     *slog.Logger
 	clock   systemClock
 	started time.Time
+	// boot is the number of this start.
+	boot uint64
+
+	// acting is held by who does something with a disk.
+	acting sync.Mutex
 
 	mu    sync.Mutex
 	disks []*openDisk
+	// unusable says why disks of the configuration are not open, by path.
+	unusable map[string]error
 
 	state  *state
 	cache  *disk.Cache
@@ -71,11 +80,42 @@ func Run(ctx context.Context, cfg config.Config, version string, log *slog.Logge
 	if got := string(s.state.id.Node); got != cfg.Node.Name {
 		return fmt.Errorf("node.name is %q, but node.data %s belongs to node %q: %w", cfg.Node.Name, cfg.Node.Data, got, core.ErrInvalid)
 	}
+	known, voter, err := s.knownMap(ctx)
+	if err != nil {
+		return err
+	}
 	defer func() { err = errors.Join(err, s.closeDisks()) }()
 	if err := s.openAll(ctx); err != nil {
 		return err
 	}
-	return s.serve(ctx)
+	return s.serve(ctx, known, voter)
+}
+
+// knownMap returns the newest of the stored maps and the voter's state, once it
+// is sure that no other process runs this node.
+func (s *server) knownMap(ctx context.Context) (*core.Map, slot.VoterState, error) {
+	none := slot.VoterState{}
+	known, err := s.state.readMap("map")
+	if err != nil && !errors.Is(err, core.ErrCorrupt) {
+		return nil, none, err
+	}
+	if known != nil {
+		if err := s.alone(ctx, known); err != nil {
+			return nil, none, err
+		}
+	}
+	voter, err := s.state.voter()
+	if err != nil {
+		return nil, none, err
+	}
+	if known == nil || voter.Map != nil && voter.Map.Epoch > known.Epoch {
+		known = voter.Map
+	}
+	if known == nil {
+		return nil, none, fmt.Errorf("node.data %s: the stored maps are lost or damaged; decommission this node and let it join anew, or use `shoal recover`: %w", s.state.dir, core.ErrCorrupt)
+	}
+	s.boot = bootOf(s.clock.Now(), known.Node(s.state.id.Node))
+	return known, voter, nil
 }
 
 // openAll opens what can be opened. A disk that is not there, or not a disk,
@@ -91,20 +131,57 @@ func (s *server) openAll(ctx context.Context) error {
 		opened, err := disk.Open(ctx, disk.Options{
 			Dir: d.Path, Clock: s.clock, Cluster: s.state.id.Cluster, Node: s.state.id.Node, Cache: s.cache, Log: s.log,
 		})
+		name := diskName(i, d.Path)
 		if errors.Is(err, core.ErrLocked) {
-			return fmt.Errorf("disks[%d]: %w", i, err)
+			return fmt.Errorf("disks[%d]: %w; %s", i, err, s.diskHint(name, err))
 		}
 		if err != nil {
-			failed = errors.Join(failed, fmt.Errorf("disks[%d]: %w", i, err))
-			s.log.Error("disk cannot be used", "path", d.Path, "err", err)
+			failed = errors.Join(failed, fmt.Errorf("disks[%d]: %w; %s", i, err, s.diskHint(name, err)))
+			s.log.Error("disk cannot be used", "disk", name, "path", d.Path, "err", err, "hint", s.diskHint(name, err))
+			s.note(d.Path, err)
 			continue
 		}
-		s.disks = append(s.disks, &openDisk{name: diskName(i, d.Path), path: d.Path, weight: weightOf(d), disk: opened})
+		s.disks = append(s.disks, &openDisk{name: name, path: d.Path, weight: weightOf(d), disk: opened})
 	}
 	if len(s.disks) == 0 {
 		return fmt.Errorf("none of the node's disks can be used: %w", failed)
 	}
 	return nil
+}
+
+// note remembers why a disk cannot be used; nil forgets it.
+func (s *server) note(path string, why error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.unusable == nil {
+		s.unusable = map[string]error{}
+	}
+	s.unusable[path] = why
+	if why == nil {
+		delete(s.unusable, path)
+	}
+}
+
+// diskHint says what to do about a disk that cannot be opened.
+func (s *server) diskHint(name string, err error) string {
+	id := s.cfg.Node.Name + "/" + name
+	switch {
+	case errors.Is(err, core.ErrLocked):
+		return "stop the process that uses it, or take the disk out of one of the configurations"
+	case errors.Is(err, core.ErrNewer):
+		return "run the version that this disk was used with, or a later one"
+	case errors.Is(err, disk.ErrForeign):
+		return "attach the disk that belongs here; `shoal disk format " + id + "` would make this one new, and all that it holds would be lost"
+	case errors.Is(err, core.ErrUnformatted):
+		return "mount the disk, then `shoal disk attach " + id + "`; where it is to be a new one: `shoal disk format " + id + "`"
+	case errors.Is(err, fs.ErrPermission):
+		return "let the user that runs the server read and write it, then `shoal disk attach " + id + "`"
+	case errors.Is(err, disk.ErrIdentity):
+		return "if it cannot be restored: `shoal disk format " + id + "`; what it held is built again from other disks"
+	case errors.Is(err, core.ErrCorrupt):
+		return "`shoal disk rebuild " + id + "` keeps its data and builds its index again"
+	}
+	return "when it is repaired: `shoal disk attach " + id + "`"
 }
 
 func (s *server) closeDisks() (err error) {
@@ -173,33 +250,19 @@ func (r refusingCoder) Repair(context.Context, core.RepairSpec) (core.Extent, er
 }
 
 // serve puts the parts together and runs them.
-func (s *server) serve(ctx context.Context) error {
+func (s *server) serve(ctx context.Context, known *core.Map, voter slot.VoterState) error {
 	listeners, err := s.listen()
 	if err != nil {
 		return err
 	}
 	defer listeners.close()
-	known, err := s.state.readMap("map")
-	if err != nil && !errors.Is(err, core.ErrCorrupt) {
-		return err
-	}
-	voter, err := s.state.voter()
-	if err != nil {
-		return err
-	}
-	if known == nil || voter.Map != nil && voter.Map.Epoch > known.Epoch {
-		known = voter.Map
-	}
-	if known == nil {
-		return fmt.Errorf("node.data %s: the stored maps are lost or damaged; decommission this node and let it join anew, or use `shoal recover`: %w", s.state.dir, core.ErrCorrupt)
-	}
 	if err := s.connect(known, listeners.peer); err != nil {
 		return err
 	}
 	defer s.bus.Close()
 	s.meter = newMeter(s.clock, s.state.id.Node)
 	s.node = engine.New(engine.Options{
-		Self: self(s.cfg), Boot: uint64(s.clock.Now().UnixMilli()), Transport: transport{s.peers}, Register: s.bus.Map(),
+		Self: self(s.cfg), Boot: s.boot, Transport: transport{s.peers}, Register: s.bus.Map(),
 		Clock: s.clock, Log: s.log, Voter: voter, SaveVoter: s.state.saveVoter, Map: known, SaveMap: s.state.saveMap,
 		Coder:    func(c core.Scheme) core.Coder { return s.coders.get(c, s.clock) },
 		Defaults: s.defaults(),
@@ -355,6 +418,7 @@ func (s *server) runAll(ctx context.Context, l listeners) error {
 	}
 	start("engine", s.node.Run)
 	start("map", s.followMap)
+	start("node", s.stayAlone)
 	start("first bus", s.firstBus)
 	start("jobs", s.jobs.Run)
 	start("services", s.serveBus)
@@ -442,6 +506,9 @@ func awaitEnd(ctx context.Context, layers []*layer) error {
 	case <-ctx.Done():
 		return nil
 	case y := <-failed:
+		if y.err != nil {
+			return nil // which end returns
+		}
 		return fmt.Errorf("%s ended by itself", y.name)
 	}
 }
@@ -488,10 +555,16 @@ func waitEnd(ctx context.Context) error {
 	return nil
 }
 
-// followMap points the bus to the coordinators that the maps name.
+// followMap points the bus to the coordinators that the maps name, and ends the
+// node if it was started again elsewhere.
 func (s *server) followMap(ctx context.Context) error {
 	for {
 		m, changed := s.node.Maps()
+		if m != nil {
+			if err := s.overtaken(m); err != nil {
+				return err
+			}
+		}
 		if m != nil && s.coord != nil {
 			s.coord.Follow(busTarget(m))
 		}

@@ -22,10 +22,18 @@ const methodLocal uint16 = 96
 
 // local is what a node tells others of its disks and its speed.
 type local struct {
-	Version string              `json:"version"`
-	Started time.Time           `json:"started"`
-	Disks   []localDisk         `json:"disks"`
-	Perf    api.NodePerformance `json:"perf"`
+	Version string      `json:"version"`
+	Started time.Time   `json:"started"`
+	Disks   []localDisk `json:"disks"`
+	// Unusable are the disks of the configuration that could not be opened.
+	Unusable []unusableDisk      `json:"unusable,omitempty"`
+	Perf     api.NodePerformance `json:"perf"`
+}
+
+type unusableDisk struct {
+	Name    string `json:"name"`
+	Path    string `json:"path"`
+	Problem string `json:"problem"`
 }
 
 type localDisk struct {
@@ -34,6 +42,7 @@ type localDisk struct {
 	Capacity int64  `json:"capacity"`
 	Used     int64  `json:"used"`
 	Errors   int64  `json:"errors"`
+	Problem  string `json:"problem,omitempty"`
 }
 
 func (s *server) serveLocal(ctx context.Context, _ core.NodeID, _ []byte) ([]byte, error) {
@@ -43,10 +52,21 @@ func (s *server) serveLocal(ctx context.Context, _ core.NodeID, _ []byte) ([]byt
 		if err != nil {
 			continue
 		}
-		out.Disks = append(out.Disks, localDisk{
+		l := localDisk{
 			UUID: d.disk.Identity().UUID, Path: d.path, Capacity: st.Capacity, Used: st.MetaBytes + st.ShardBytes,
 			Errors: st.Corruptions + st.Reads.Errors + st.Writes.Errors + st.Syncs.Errors,
-		})
+		}
+		if err := d.disk.Err(); err != nil {
+			l.Problem = err.Error()
+		}
+		out.Disks = append(out.Disks, l)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i, d := range s.cfg.Disks {
+		if why := s.unusable[d.Path]; why != nil {
+			out.Unusable = append(out.Unusable, unusableDisk{diskName(i, d.Path), d.Path, why.Error()})
+		}
 	}
 	return json.Marshal(out)
 }
@@ -154,9 +174,11 @@ func problems(m *core.Map, statuses map[core.NodeID]engine.Status) []string {
 	usable := 0
 	for i := range m.Disks {
 		d := &m.Disks[i]
-		if d.State != core.DiskOK {
+		switch {
+		case replaced(m, d):
+		case d.State != core.DiskOK:
 			out = append(out, fmt.Sprintf("disk %s/%s is %s", d.Node, d.Name, d.State))
-		} else if n := m.Node(d.Node); n.State == core.NodeActive {
+		case m.Node(d.Node).State == core.NodeActive:
 			usable++
 		}
 	}
@@ -176,6 +198,15 @@ func problems(m *core.Map, statuses map[core.NodeID]engine.Status) []string {
 		out = append(out, fmt.Sprintf("records of %d slots are being copied", joining))
 	}
 	return out
+}
+
+// replaced says whether a disk that is out of use has another in its place: one
+// of the same name that is in use, or newer. What the old one had is built again
+// elsewhere, and counted until it is.
+func replaced(m *core.Map, d *core.Disk) bool {
+	return d.State != core.DiskOK && slices.ContainsFunc(m.Disks, func(o core.Disk) bool {
+		return o.Node == d.Node && o.Name == d.Name && (o.State == core.DiskOK || o.ID > d.ID)
+	})
 }
 
 // AwaitHealthy is part of apiserver.ClusterService.
@@ -334,7 +365,7 @@ func (c clusterService) Disks(ctx context.Context, node core.NodeID) ([]api.Disk
 	out := []api.Disk{}
 	for i := range m.Disks {
 		d := &m.Disks[i]
-		if node != "" && d.Node != node {
+		if node != "" && d.Node != node || replaced(m, d) {
 			continue
 		}
 		a := api.Disk{
@@ -343,7 +374,12 @@ func (c clusterService) Disks(ctx context.Context, node core.NodeID) ([]api.Disk
 		}
 		for _, l := range locals[d.Node].Disks {
 			if l.UUID == d.UUID {
-				a.Path, a.Capacity, a.Used, a.Errors = l.Path, l.Capacity, l.Used, l.Errors
+				a.Path, a.Capacity, a.Used, a.Errors, a.Problem = l.Path, l.Capacity, l.Used, l.Errors, l.Problem
+			}
+		}
+		for _, l := range locals[d.Node].Unusable {
+			if l.Name == d.Name && d.State != core.DiskOK {
+				a.Path, a.Problem = l.Path, l.Problem
 			}
 		}
 		out = append(out, a)
@@ -379,7 +415,7 @@ func (c clusterService) SetDisk(ctx context.Context, node core.NodeID, name stri
 
 // DiskAction is part of apiserver.ClusterService.
 func (c clusterService) DiskAction(ctx context.Context, node core.NodeID, name string, a api.DiskAction) (api.Disk, error) {
-	if a == api.FormatDisk || a == api.RebuildDisk {
+	if a == api.FormatDisk || a == api.RebuildDisk || a == api.AttachDisk {
 		if err := c.s.askDisk(ctx, node, a, name); err != nil {
 			return api.Disk{}, err
 		}
@@ -395,8 +431,6 @@ func (c clusterService) DiskAction(ctx context.Context, node core.NodeID, name s
 		if err == nil {
 			err = c.change(ctx, core.Change{Kind: core.ChangeDiskState, Disk: d.Number, State: string(core.DiskDetached)})
 		}
-	case api.AttachDisk:
-		err = c.change(ctx, core.Change{Kind: core.ChangeDiskState, Disk: d.Number, State: string(core.DiskOK)})
 	default:
 		return d, api.NotBuilt("disk action " + string(a))
 	}

@@ -76,22 +76,46 @@ func openState(dir string) (*state, error) {
 		return nil, fmt.Errorf("node.data %s: this node belongs to no cluster yet; make one with `shoal init --config FILE`, or join one with `shoal cluster join --config FILE`: %w", dir, core.ErrNotFound)
 	}
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("node.data: %w", err)
 	}
 	if err := json.Unmarshal(b, &s.id); err != nil {
-		return nil, fmt.Errorf("%s: %w: %w", s.file("node.json"), core.ErrCorrupt, err)
+		return nil, fmt.Errorf("%s: %w: %w; restore it, or decommission this node, remove node.data and let it join anew", s.file("node.json"), core.ErrCorrupt, err)
 	}
 	if s.id.Format != stateFormat {
-		return nil, fmt.Errorf("%s: format %d is not known to this version: %w", s.file("node.json"), s.id.Format, core.ErrInvalid)
+		return nil, fmt.Errorf("%s: format %d, this program knows %d; use a newer one: %w", s.file("node.json"), s.id.Format, stateFormat, core.ErrNewer)
 	}
 	if s.lock, err = os.OpenFile(s.file("lock"), os.O_CREATE|os.O_RDWR, 0o600); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("node.data: the user that runs the server must be able to write it: %w", err)
 	}
 	if err := unix.Flock(int(s.lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		_ = s.lock.Close()
-		return nil, fmt.Errorf("node.data %s: another process runs this node: %w", dir, core.ErrLocked)
+		return nil, fmt.Errorf("node.data %s: another process runs this node; stop it first, or give this node another node.data: %w", dir, core.ErrLocked)
+	}
+	// A map that cannot be stored would be noticed only when it is too late.
+	if err := s.tidy(); err != nil {
+		return nil, errors.Join(fmt.Errorf("node.data: the user that runs the server must be able to write it: %w", err), s.close())
 	}
 	return s, nil
+}
+
+// tidy removes what an earlier process did not finish writing, and fails if the
+// directory does not take new files.
+func (s *state) tidy() error {
+	probe, err := os.CreateTemp(s.dir, "probe.*.tmp")
+	if err != nil {
+		return err
+	}
+	if err := probe.Close(); err != nil {
+		return err
+	}
+	old, err := filepath.Glob(s.file("*.tmp"))
+	if err != nil {
+		return err
+	}
+	for _, name := range old {
+		err = errors.Join(err, os.Remove(name))
+	}
+	return err
 }
 
 func (s *state) close() error { return s.lock.Close() }
