@@ -436,3 +436,29 @@ func TestStateDir(t *testing.T) {
 		}
 	}
 }
+
+// TestFreePortsStayFree finds ports that the kernel gives to no outgoing
+// connection: such a one would keep a node that was killed from coming back.
+func TestFreePortsStayFree(t *testing.T) {
+	text, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var from, to int
+	if _, err := fmt.Sscan(string(text), &from, &to); err != nil {
+		t.Fatal(err)
+	}
+	if from < 12000 && to > 63000 {
+		t.Logf("the kernel takes ports from %d to %d and leaves none", from, to)
+		return
+	}
+	for range 20 {
+		base, err := findPorts(5)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if last := base + routeOffset + 5; base <= to && last >= from {
+			t.Fatalf("got ports %d to %d, want none of those from %d to %d", base, last, from, to)
+		}
+	}
+}

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	mathrand "math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
@@ -130,24 +131,43 @@ func portsFree(nodes []Node) error {
 	return nil
 }
 
-// findPorts returns a base such that all ports of the nodes are free now.
+// findPorts returns a base such that all ports of the nodes are free now, and
+// that no outgoing connection gets one of them while its node does not run.
 func findPorts(nodes int) (int, error) {
 	const tries = 64
+	need := routeOffset + nodes
+	first, last := quietPorts(need)
 	for range tries {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return 0, err
-		}
-		base := l.Addr().(*net.TCPAddr).Port
-		_ = l.Close()
+		base := first + mathrand.IntN(last-first-need+1)
 		s := &State{BasePort: base}
 		var plan []Node
 		for i := range nodes {
 			plan = append(plan, s.plan(i+1, 0))
 		}
-		if base+routeOffset+nodes <= 65535 && portsFree(plan) == nil {
+		if portsFree(plan) == nil {
 			return base, nil
 		}
 	}
 	return 0, errors.New("no free ports found for " + strconv.Itoa(nodes) + " nodes; choose with --base-port")
+}
+
+// quietPorts is the range of ports, of need or more, from which the kernel takes
+// none for outgoing connections; or where it leaves no such range, most.
+func quietPorts(need int) (first, last int) {
+	const lowest, highest = 10000, 65535
+	text, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range")
+	if err != nil {
+		return lowest, highest
+	}
+	var from, to int
+	if _, err := fmt.Sscan(string(text), &from, &to); err != nil {
+		return lowest, highest
+	}
+	switch {
+	case from-lowest > 4*need:
+		return lowest, from - 1
+	case highest-to > 4*need:
+		return to + 1, highest
+	}
+	return lowest, highest
 }
