@@ -87,14 +87,20 @@ func (r *run) newLimits() *limits {
 			nodes++
 		}
 	}
-	l := &limits{}
-	if r.spec.ObjectRate > 0 {
-		l.objects = rate.NewLimiter(rate.Limit(r.spec.ObjectRate/float64(max(nodes, 1))), max(int(r.spec.ObjectRate), 1))
+	return newLimits(r.spec, max(nodes, 1))
+}
+
+// newLimits gives a node its part. What it may do at once is its part of a
+// tenth of a second, so that the nodes together keep to the bound from the start.
+func newLimits(s *Spec, nodes int) *limits {
+	share := func(perSecond float64) *rate.Limiter {
+		if perSecond <= 0 {
+			return nil
+		}
+		mine := perSecond / float64(nodes)
+		return rate.NewLimiter(rate.Limit(mine), max(int(mine/10), 1))
 	}
-	if r.spec.ByteRate > 0 {
-		l.bytes = rate.NewLimiter(rate.Limit(float64(r.spec.ByteRate)/float64(max(nodes, 1))), int(r.spec.ByteRate))
-	}
-	return l
+	return &limits{objects: share(s.ObjectRate), bytes: share(float64(s.ByteRate))}
 }
 
 // wait delays an object as the bounds ask for.
