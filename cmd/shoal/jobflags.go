@@ -282,6 +282,9 @@ func (o *options) outcome(j api.Job) error {
 
 func describeOutcome(j api.Job) string {
 	verb := strings.ToLower(verbOf(j.Kind))
+	if j.DryRun && j.Planned != nil {
+		return fmt.Sprintf("%s[%s] %s: dry run, %d objects, %s would be %s", j.Kind, j.ID, j.State, j.Planned.Objects, formatBytes(j.Planned.Bytes), verb)
+	}
 	var text strings.Builder
 	fmt.Fprintf(&text, "%s[%s] %s: %s %d objects, %s", j.Kind, j.ID, j.State, verb, j.Done.Objects, formatBytes(j.Done.Bytes))
 	for _, part := range []struct {

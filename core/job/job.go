@@ -47,7 +47,8 @@ type Spec struct {
 	Regex    string            `json:"regex,omitempty"`
 	Prepend  string            `json:"prepend,omitempty"`
 	Ext      map[string]string `json:"ext,omitempty"`
-	DryRun   bool              `json:"dry_run,omitempty"`
+	// DryRun ends the job after planning.
+	DryRun bool `json:"dry_run,omitempty"`
 	// Workers is the number of objects that a node works on at a time for
 	// each of its disks; 0 is a default.
 	Workers         int           `json:"num_workers,omitempty"`
@@ -70,7 +71,7 @@ func (a Amount) Add(b Amount) Amount { return Amount{a.Objects + b.Objects, a.By
 func (a *Amount) one(bytes int64) { a.Objects++; a.Bytes += bytes }
 
 // Books are a job's counts. Planned = Done + Skipped + Failed + Dropped holds
-// when the job has ended.
+// when the job has ended, unless it was a dry run, which only plans.
 type Books struct {
 	Planned Amount `json:"planned"`
 	Done    Amount `json:"done"`
@@ -169,13 +170,14 @@ func (s *selector) takes(key string) bool {
 	return ok
 }
 
-// destKey is the key under which a source's output is written.
+// destKey is the key under which a source's output is written. Of several
+// extensions that fit the longest is replaced.
 func (s *Spec) destKey(key string) string {
+	longest, dest := "", key
 	for from, to := range s.Ext {
-		if base, ok := strings.CutSuffix(key, "."+from); ok {
-			key = base + "." + to
-			break
+		if base, ok := strings.CutSuffix(key, "."+from); ok && len(from) > len(longest) {
+			longest, dest = from, base+"."+to
 		}
 	}
-	return s.Prepend + key
+	return s.Prepend + dest
 }

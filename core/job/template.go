@@ -9,7 +9,7 @@ import (
 )
 
 // maxExpanded bounds what a template may stand for.
-const maxExpanded = 10_000_000
+const maxExpanded = 1_000_000
 
 // Expand returns the names that a template stands for. {a..b} is every number
 // from a to b, {a..b..step} every step-th; a leading zero pads all to one

@@ -48,7 +48,8 @@ type JobSpec struct {
 	Prepend string            `json:"prepend,omitempty"`
 	Ext     map[string]string `json:"ext,omitempty"`
 	// Create makes a remote destination that does not exist.
-	Create     bool      `json:"create,omitempty"`
+	Create bool `json:"create,omitempty"`
+	// DryRun only counts what the job would work on.
 	DryRun     bool      `json:"dry_run,omitempty"`
 	NumWorkers int       `json:"num_workers,omitempty"` // for each disk
 	RateLimit  RateLimit `json:"rate_limit,omitzero"`
@@ -67,7 +68,8 @@ type RateLimit struct {
 	Bytes   int64   `json:"bytes,omitempty"`   // per second
 }
 
-// Job is a job and its books: planned = done + skipped + failed + dropped.
+// Job is a job and its books: planned = done + skipped + failed + dropped when it
+// has ended; a dry run only has planned.
 type Job struct {
 	ID    string   `json:"id"`
 	Kind  string   `json:"kind"`
@@ -89,6 +91,8 @@ type Job struct {
 	// ETA is when the job is expected to end; nil if that is not known.
 	ETA *time.Time `json:"eta"`
 
+	// DryRun says that the job only plans.
+	DryRun bool `json:"dry_run,omitempty"`
 	// WaitingFor names, in state waiting, what must come back.
 	WaitingFor []string `json:"waiting_for,omitempty"`
 	// Message says why the job failed or who stopped it.

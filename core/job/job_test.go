@@ -1,0 +1,172 @@
+package job
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/shoalstore/shoal/core"
+)
+
+func TestExpand(t *testing.T) {
+	for _, c := range []struct {
+		template string
+		want     []string
+	}{
+		{"", []string{""}},
+		{"plain.tar", []string{"plain.tar"}},
+		{"shard-{0001..0007..2}.tar", []string{"shard-0001.tar", "shard-0003.tar", "shard-0005.tar", "shard-0007.tar"}},
+		{"{8..11}", []string{"8", "9", "10", "11"}},
+		{"{08..11}", []string{"08", "09", "10", "11"}},
+		{"{0..2..5}", []string{"0"}},
+		{"a{1..2}b{0..1}c", []string{"a1b0c", "a1b1c", "a2b0c", "a2b1c"}},
+	} {
+		got, err := Expand(c.template)
+		if err != nil || !slices.Equal(got, c.want) {
+			t.Errorf("%q: got %q, %v, want %q", c.template, got, err, c.want)
+		}
+	}
+	for _, template := range []string{
+		"{", "}", "a}b", "{}", "{1}", "{1..}", "{..2}", "{2..1}", "{1..2..0}", "{-1..2}", "{a..b}", "{1..2..3..4}", "{1..2",
+		"{0..1000000}", "{0..99999}{0..99}", "{1..99999999999999999999}",
+	} {
+		if got, err := Expand(template); !errors.Is(err, core.ErrInvalid) {
+			t.Errorf("%q: got %d names, %v, want %v", template, len(got), err, core.ErrInvalid)
+		}
+	}
+}
+
+// FuzzExpand holds Expand to its bound and to names that keep the fixed text.
+func FuzzExpand(f *testing.F) {
+	for _, s := range []string{"", "shard-{001..003}.tar", "{1..9..4}{2..3}", "{{1..2}}", "{0..999}"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, template string) {
+		names, err := Expand(template)
+		if err != nil {
+			return
+		}
+		if len(names) == 0 || len(names) > maxExpanded {
+			t.Fatalf("%q: got %d names", template, len(names))
+		}
+		prefix, _, _ := strings.Cut(template, "{")
+		for _, n := range []string{names[0], names[len(names)-1]} {
+			if !strings.HasPrefix(n, prefix) {
+				t.Fatalf("%q: got %q", template, n)
+			}
+		}
+	})
+}
+
+func TestSelector(t *testing.T) {
+	keys := []string{"a/1", "a/2", "a/10", "b/1", "shard-01.tar", "shard-03.tar"}
+	for _, c := range []struct {
+		name string
+		spec Spec
+		want []string
+	}{
+		{"all", Spec{}, keys},
+		{"prefix", Spec{Prefix: "a/"}, []string{"a/1", "a/2", "a/10"}},
+		{"list", Spec{List: []string{"b/1", "a/1", "none", "a/1"}}, []string{"a/1", "b/1"}},
+		{"an empty list is none", Spec{List: []string{}}, nil},
+		{"template", Spec{Template: "shard-{01..03}.tar"}, []string{"shard-01.tar", "shard-03.tar"}},
+		{"list and template", Spec{List: []string{"b/1"}, Template: "a/{1..2}"}, []string{"a/1", "a/2", "b/1"}},
+		{"regex", Spec{Regex: `/1$`}, []string{"a/1", "b/1"}},
+		{"prefix and regex", Spec{Prefix: "a/", Regex: `1`}, []string{"a/1", "a/10"}},
+	} {
+		sel, err := newSelector(&c.spec)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, k := range keys {
+			if sel.takes(k) {
+				got = append(got, k)
+			}
+		}
+		if !slices.Equal(got, c.want) {
+			t.Errorf("%s: got %q, want %q", c.name, got, c.want)
+		}
+	}
+	for _, s := range []Spec{{Regex: "("}, {Template: "{"}} {
+		if _, err := newSelector(&s); !errors.Is(err, core.ErrInvalid) {
+			t.Errorf("%+v: got %v, want %v", s, err, core.ErrInvalid)
+		}
+	}
+}
+
+func TestDestKey(t *testing.T) {
+	s := Spec{Prepend: "out/", Ext: map[string]string{"gz": "zst", "tar.gz": "tar", "jpg": "png"}}
+	for key, want := range map[string]string{
+		"a.jpg": "out/a.png", "a.tar.gz": "out/a.tar", "a.gz": "out/a.zst", "a.jpg.txt": "out/a.jpg.txt", "jpg": "out/jpg", ".jpg": "out/.png",
+	} {
+		for range 20 { // maps are walked in any order
+			if got := s.destKey(key); got != want {
+				t.Fatalf("%s: got %s, want %s", key, got, want)
+			}
+		}
+	}
+}
+
+// TestCursor walks rows in order with a cursor: each is passed once it was, and
+// none before.
+func TestCursor(t *testing.T) {
+	type row struct {
+		b        core.BucketID
+		key, sub string
+	}
+	rows := []row{{1, "a", ""}, {1, "a", "x"}, {1, "b", ""}, {2, "", "y"}, {2, "a", ""}, {3, "a", ""}}
+	var c cursor
+	for i, r := range rows {
+		for k, x := range rows {
+			if got, want := c.passed(x.b, x.key, x.sub), k < i; got != want {
+				t.Errorf("at %d: passed %v is %v, want %v", i, x, got, want)
+			}
+		}
+		c.Bucket, c.Key, c.Sub = r.b, r.key, r.sub
+	}
+	c.Finished = true
+	if !c.passed(9, "z", "z") {
+		t.Error("a finished cursor has not passed everything")
+	}
+}
+
+// TestBooks counts every kind of end once: what passed is what was counted, and
+// errors are named up to a bound.
+func TestBooks(t *testing.T) {
+	var c cursor
+	for i, e := range []end{endDone, endSkipped, endFailed, endDropped} {
+		result{end: e, out: Amount{1, 5}}.count(&c, "k", int64(10+i))
+	}
+	want := Books{
+		Done: Amount{1, 10}, Skipped: Amount{1, 11}, Failed: Amount{1, 12}, Dropped: Amount{1, 13}, Outputs: Amount{4, 20},
+	}
+	if c.Books != want {
+		t.Errorf("got %+v, want %+v", c.Books, want)
+	}
+	if got := c.Books.passed(); got != (Amount{4, 46}) {
+		t.Errorf("passed: got %+v", got)
+	}
+	if sum := c.Books.Add(c.Books); sum.Outputs != (Amount{8, 40}) || sum.passed() != (Amount{8, 92}) {
+		t.Errorf("twice: got %+v", sum)
+	}
+	for i := range 2 * errorsKept {
+		result{end: endFailed, why: Error{Message: "broken"}}.count(&c, fmt.Sprint("k", i), 1)
+	}
+	if len(c.Errors) != errorsKept || c.Errors[0].Key != "k0" || c.Books.Failed.Objects != 1+2*errorsKept {
+		t.Errorf("got %d errors of %+v", len(c.Errors), c.Books.Failed)
+	}
+}
+
+func TestCodes(t *testing.T) {
+	for err, want := range map[error]string{
+		fmt.Errorf("x: %w", core.ErrNotFound): "not_found", core.ErrCorrupt: "corrupt", core.ErrNoSpace: "no_space",
+		core.ErrUnavailable: "unavailable", core.ErrInvalid: "invalid", errors.New("odd"): "internal",
+	} {
+		if got := codeOf(err); got != want {
+			t.Errorf("%v: got %s, want %s", err, got, want)
+		}
+	}
+}
