@@ -39,7 +39,7 @@ type Options struct {
 	// a negative number for none.
 	Reserve int64
 	// MemTableSize is the size in bytes up to which fresh rows gather in
-	// memory; there can be a few. Zero is 4 MiB.
+	// memory; there can be a few. A quiet disk uses 256 KiB. Zero is 8 MiB.
 	MemTableSize uint64
 	// DirectFrom is the size in bytes from which a shard is written past
 	// the page cache. Zero is 1 MiB, a negative number never.
@@ -47,11 +47,11 @@ type Options struct {
 }
 
 const (
-	defaultMemTable   = 4 << 20
+	defaultMemTable   = 8 << 20
 	defaultDirectFrom = 1 << 20
 	maxReserve        = 1 << 30
 	reserveShare      = 50
-	ownCacheBytes     = 32 << 20
+	ownCacheBytes     = 16 << 20
 	ownCacheFiles     = 128
 )
 
@@ -234,7 +234,7 @@ func (d *Disk) openRows() (err error) {
 		return fmt.Errorf("disk %s: %w", d.dir, err)
 	}
 	if d.cache == nil {
-		d.cache = NewCache(ownCacheBytes, ownCacheFiles)
+		d.cache = NewCache(ownCacheBytes, ownCacheFiles, 1)
 	}
 	d.meta = newPebbleFS(d.fs, d.metaDir, d.fail, d.seal)
 	o := pebbleOptions(d)

@@ -583,7 +583,7 @@ func TestSection(t *testing.T) {
 // TestSharedCache opens several disks with one cache, which is closed before
 // they are.
 func TestSharedCache(t *testing.T) {
-	c := disk.NewCache(1<<20, 0)
+	c := disk.NewCache(1<<20, 0, 0)
 	defer c.Close()
 	for i := range 3 {
 		m := vfs.NewMem(vfs.MemOptions{})

@@ -71,9 +71,9 @@ type meter struct {
 }
 
 func (m *meter) timed(o *opMeter, run func() error) error {
-	from := m.clock.Boot()
+	from := m.clock.Now()
 	err := run()
-	o.add(0, m.clock.Boot().Sub(from), err)
+	o.add(0, m.clock.Now().Sub(from), err)
 	return err
 }
 
@@ -131,9 +131,9 @@ type meterFile struct {
 }
 
 func (f *meterFile) timed(o *opMeter, p []byte, run func([]byte) (int, error)) (int, error) {
-	from := f.m.clock.Boot()
+	from := f.m.clock.Now()
 	n, err := run(p)
-	o.add(n, f.m.clock.Boot().Sub(from), err)
+	o.add(n, f.m.clock.Now().Sub(from), err)
 	return n, err
 }
 

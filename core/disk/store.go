@@ -21,17 +21,18 @@ type Cache struct {
 }
 
 // NewCache returns a cache of that many bytes and open files. Zero asks for
-// 64 MiB and 512 files. Memory in which fresh rows gather counts against it, up
-// to four times Options.MemTableSize for each disk that is busy, and it should
-// further hold the filters that spare lookups of rows that are not there: about
-// 13 MB for 10 million rows.
-func NewCache(bytes int64, files int) *Cache {
+// 64 MiB and 512 files. It should hold the filters that spare lookups of rows
+// that are not there: about 13 MB for 10 million rows. Memory in which the fresh
+// rows of a busy disk gather counts against it, two or three times
+// Options.MemTableSize: room for them is added for that many disks.
+func NewCache(bytes int64, files, disks int) *Cache {
 	if bytes == 0 {
 		bytes = 64 << 20
 	}
 	if files == 0 {
 		files = 512
 	}
+	bytes += int64(disks) * 2 * defaultMemTable
 	return &Cache{blocks: pebble.NewCache(bytes), files: pebble.NewFileCache(1, files)}
 }
 
@@ -48,6 +49,9 @@ const (
 	// stopAtReadAmp is the number of tables that a read of fresh rows may
 	// have to look at before writes wait for compactions.
 	stopAtReadAmp = 24
+	// blobsPerTable is how many files of values a table may refer to before
+	// a compaction moves the values together.
+	blobsPerTable = 30
 )
 
 // pebbleOptions are what Shoal asks of Pebble. Memory is kept small, for
@@ -60,7 +64,7 @@ func pebbleOptions(d *Disk) *pebble.Options {
 		Comparer:                    comparer(),
 		FormatMajorVersion:          pebble.FormatValueSeparation,
 		MemTableSize:                d.opt.MemTableSize,
-		MemTableStopWritesThreshold: 4,
+		MemTableStopWritesThreshold: 3,
 		// Pebble's own wait for compactions cannot be interrupted, not even by
 		// the failure of the disk; Apply waits instead, see [Disk.throttle].
 		L0StopWritesThreshold:      1000,
@@ -79,7 +83,7 @@ func pebbleOptions(d *Disk) *pebble.Options {
 		return pebble.ValueSeparationPolicy{
 			Enabled:               true,
 			MinimumSize:           separateFrom,
-			MaxBlobReferenceDepth: 10,
+			MaxBlobReferenceDepth: blobsPerTable,
 			TargetGarbageRatio:    0.25,
 		}
 	}

@@ -31,10 +31,20 @@ func (n *Node) call(ctx context.Context, s core.SlotID, method uint16, req []byt
 	return resp, err
 }
 
+// unanswered is the error of a slot whose owner did not answer for patience.
+type unanswered core.SlotID
+
+// Error says it when it is needed, which is seldom.
+func (s unanswered) Error() string {
+	return fmt.Sprintf("slot %d had no owner that answered for %v: %v", core.SlotID(s), patience, core.ErrUnavailable)
+}
+
+func (unanswered) Unwrap() error { return core.ErrUnavailable }
+
 // ask has the owner of a slot asked, follows the slot when it changes hands,
 // and tries again while it has no active owner.
 func (n *Node) ask(ctx context.Context, s core.SlotID, attempt func(ctx context.Context, m *core.Map) error) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, patience, fmt.Errorf("slot %d had no owner that answered for %v: %w", s, patience, core.ErrUnavailable))
+	ctx, cancel := context.WithTimeoutCause(ctx, patience, unanswered(s))
 	defer cancel()
 	wait := backoff.NewExponentialBackOff()
 	wait.InitialInterval, wait.MaxInterval = 5*time.Millisecond, 500*time.Millisecond

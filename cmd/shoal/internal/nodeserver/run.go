@@ -125,7 +125,7 @@ func (s *server) openAll(ctx context.Context) error {
 	if cache == 0 {
 		cache = 64 << 20
 	}
-	s.cache = disk.NewCache(cache, 1024)
+	s.cache = disk.NewCache(cache, 1024, len(s.cfg.Disks))
 	var failed error
 	for i, d := range s.cfg.Disks {
 		opened, err := disk.Open(ctx, disk.Options{
