@@ -3,6 +3,7 @@ package core
 import (
 	"context"
 	"io"
+	"os"
 )
 
 // ShardMeta is what a shard's file says of itself, so that a lost index can be
@@ -53,4 +54,28 @@ type ShardReader interface {
 	io.Closer
 	Size() int64
 	ReadAt(ctx context.Context, p []byte, off int64) (int, error)
+}
+
+// NowOpener is an optional ability of a [Store]: to open a shard without waiting
+// for a device or another node. Where that cannot be done at once, or the shard
+// is not there, it returns false, and nothing is known.
+type NowOpener interface {
+	OpenNow(ctx context.Context, id ShardID) (ShardReader, bool)
+}
+
+// NowReader is an optional ability of a [ShardReader]: to read bytes that are in
+// memory already, verified, without waiting. It fills p and returns true, or it
+// returns false, p holds anything, and nothing is known. It may be called
+// concurrently.
+type NowReader interface {
+	ReadNow(p []byte, off int64) bool
+}
+
+// Sectioner is an optional ability of a [ShardReader] or an [ExtentReader]: to
+// give out the file that holds the content, for sending it without reading it.
+// Nothing is verified then. The file stays the reader's, which must be closed
+// later; until then the file's position is the caller's. The content begins at
+// off. ok is false if there is no such file.
+type Sectioner interface {
+	Section() (f *os.File, off int64, ok bool)
 }

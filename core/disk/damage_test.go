@@ -254,11 +254,14 @@ func kind(file string) string {
 	return base
 }
 
-// TestEveryByteOfAShard flips each byte of a small shard's file.
+// TestEveryByteOfAShard flips each byte of a small shard's file, which is opened
+// for each read.
 func TestEveryByteOfAShard(t *testing.T) {
 	m := vfs.NewMem(vfs.MemOptions{})
 	format(t, small(m, "/d"))
-	d := open(t, small(m, "/d"))
+	o := small(m, "/d")
+	o.KeepOpen = -1
+	d := open(t, o)
 	meta, body := damageShard(0)
 	writeShard(t, d, meta, body)
 	file := "/d/data/00/" + meta.ID.String()

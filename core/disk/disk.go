@@ -44,11 +44,15 @@ type Options struct {
 	// DirectFrom is the size in bytes from which a shard is written past
 	// the page cache. Zero is 1 MiB, a negative number never.
 	DirectFrom int64
+	// KeepOpen is the number of shards whose files are kept open for the next
+	// reader, with their block tables. Zero is 128, a negative number none.
+	KeepOpen int
 }
 
 const (
 	defaultMemTable   = 8 << 20
 	defaultDirectFrom = 1 << 20
+	defaultKeepOpen   = 128
 	maxReserve        = 1 << 30
 	reserveShare      = 50
 	ownCacheBytes     = 16 << 20
@@ -73,6 +77,7 @@ type Disk struct {
 	db     *pebble.DB
 	sched  *scheduler
 	shards *shardDirs
+	files  *openFiles
 
 	// metaDir is where the rows are; creating says that there are none yet.
 	metaDir      string
@@ -94,8 +99,9 @@ type Disk struct {
 }
 
 var (
-	_ core.RowStore = (*Disk)(nil)
-	_ core.Store    = (*Disk)(nil)
+	_ core.RowStore  = (*Disk)(nil)
+	_ core.Store     = (*Disk)(nil)
+	_ core.NowOpener = (*Disk)(nil)
 )
 
 // Open opens a disk and everything on it. A directory that is not a disk is
@@ -127,6 +133,9 @@ func newDisk(o Options) (*Disk, error) {
 	if o.DirectFrom == 0 {
 		o.DirectFrom = defaultDirectFrom
 	}
+	if o.KeepOpen == 0 {
+		o.KeepOpen = defaultKeepOpen
+	}
 	dir, err := filepath.Abs(o.Dir)
 	if err != nil {
 		return nil, fmt.Errorf("open disk %s: %w", o.Dir, err)
@@ -146,6 +155,7 @@ func newDisk(o Options) (*Disk, error) {
 	d.metaDir = d.path(metaName)
 	d.progress.ch = make(chan struct{})
 	d.shards = newShardDirs(d)
+	d.files = newOpenFiles(d)
 	return d, nil
 }
 
@@ -317,6 +327,7 @@ func (d *Disk) settle() error {
 // release gives back all that open took, as far as it came.
 func (d *Disk) release() error {
 	var errs []error
+	d.files.close()
 	if d.db != nil {
 		errs = append(errs, d.db.Close())
 	}

@@ -144,6 +144,16 @@ func (f *meterFile) ReadAt(p []byte, off int64) (int, error) {
 	return f.timed(&f.m.reads, p, func(p []byte) (int, error) { return f.File.ReadAt(p, off) })
 }
 
+// ReadNow counts what was read; what would have to wait is read again.
+func (f *meterFile) ReadNow(p []byte, off int64) (int, error) {
+	from := f.m.clock.Now()
+	n, err := f.File.ReadNow(p, off)
+	if n > 0 {
+		f.m.reads.add(n, f.m.clock.Now().Sub(from), nil)
+	}
+	return n, err
+}
+
 func (f *meterFile) WriteAt(p []byte, off int64) (int, error) {
 	return f.timed(&f.m.writes, p, func(p []byte) (int, error) { return f.File.WriteAt(p, off) })
 }

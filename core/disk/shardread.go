@@ -21,21 +21,41 @@ import (
 const tailGuess = 4 << 10
 
 // Open implements [core.Store]. A shard whose footer, trailer or table is
-// damaged fails with [core.ErrCorrupt]. The reader also implements [Section].
+// damaged fails with [core.ErrCorrupt]. The reader also implements
+// [core.NowReader] and [core.Sectioner].
 func (d *Disk) Open(ctx context.Context, id core.ShardID) (core.ShardReader, error) {
 	if err := d.read(ctx); err != nil {
 		return nil, err
 	}
 	defer d.leave()
-	f, info, err := d.openShard(id)
-	if err != nil {
-		return nil, err
+	o := d.files.get(id)
+	if o == nil {
+		f, info, err := d.openShard(id)
+		if err != nil {
+			return nil, err
+		}
+		o = d.files.add(id, f, info)
 	}
-	return &shardReader{ctx: ctx, d: d, f: f, id: id, size: info.footer.size, table: info.table}, nil
+	return &shardReader{ctx: ctx, d: d, o: o}, nil
+}
+
+// OpenNow implements [core.NowOpener]: it opens a shard whose file is open
+// already.
+func (d *Disk) OpenNow(ctx context.Context, id core.ShardID) (core.ShardReader, bool) {
+	if err := d.read(ctx); err != nil {
+		return nil, false
+	}
+	defer d.leave()
+	o := d.files.get(id)
+	if o == nil {
+		return nil, false
+	}
+	return &shardReader{ctx: ctx, d: d, o: o}, true
 }
 
 // shardInfo is what a shard's file says of itself.
 type shardInfo struct {
+	stat   fs.FileInfo
 	footer shardFooter
 	meta   core.ShardMeta
 	table  []byte
@@ -74,6 +94,7 @@ func (d *Disk) readShardInfo(f vfs.File, id core.ShardID) (info shardInfo, err e
 		return info, err
 	}
 	length := st.Size()
+	info.stat = st
 	if length < footerSize {
 		return info, fmt.Errorf("the file has %d bytes only: %w", length, core.ErrCorrupt)
 	}
@@ -108,37 +129,91 @@ func (d *Disk) readShardInfo(f vfs.File, id core.ShardID) (info shardInfo, err e
 	return info, nil
 }
 
-// Section is an optional ability of a [core.ShardReader]: to give out the
-// file itself, for sending it without reading it. Nothing is verified then.
-type Section interface {
-	// Section returns the file, which stays the reader's, and where in it
-	// the whole content is. ok is false if there is no such file.
-	Section() (f *os.File, off, n int64, ok bool)
-}
-
 // shardReader reads a shard.
 type shardReader struct {
-	ctx   context.Context //nolint:containedctx // it bounds the stream; see [core.Store]
-	d     *Disk
-	f     vfs.File
-	id    core.ShardID
-	size  int64
-	table []byte
+	ctx context.Context //nolint:containedctx // it bounds the stream; see [core.Store]
+	d   *Disk
+	o   *openFile
+	// own is a file of the reader's own, for its position, where that of the
+	// shared one is in use; borrowed says that it has the shared one's.
+	own      vfs.File
+	borrowed bool
 
 	closing sync.Once
 	err     error
 }
 
-func (r *shardReader) Size() int64 { return r.size }
+func (r *shardReader) Size() int64 { return r.o.size }
 
-func (r *shardReader) Section() (*os.File, int64, int64, bool) {
-	f := r.f.OSFile()
-	return f, 0, r.size, f != nil
+// Section implements [core.Sectioner]. A shard's content is at the front of
+// its file.
+func (r *shardReader) Section() (*os.File, int64, bool) {
+	if r.own == nil && !r.borrowed {
+		if r.o.f.OSFile() == nil {
+			return nil, 0, false
+		}
+		if r.borrowed = r.d.files.lend(r.o); !r.borrowed {
+			f, err := r.d.fs.Open(r.d.shards.name(r.o.id))
+			if err != nil {
+				return nil, 0, false
+			}
+			r.own = f
+		}
+	}
+	if r.own != nil {
+		return r.own.OSFile(), 0, true
+	}
+	return r.o.f.OSFile(), 0, true
 }
 
 func (r *shardReader) Close() error {
-	r.closing.Do(func() { r.err = r.f.Close() })
+	r.closing.Do(func() {
+		if r.borrowed {
+			r.d.files.giveBack(r.o)
+		}
+		if r.own != nil {
+			r.err = r.own.Close()
+		}
+		r.err = errors.Join(r.err, r.d.files.put(r.o))
+	})
 	return r.err
+}
+
+// ReadNow implements [core.NowReader].
+func (r *shardReader) ReadNow(p []byte, off int64) bool {
+	if off < 0 || off > r.o.size || int64(len(p)) > r.o.size-off {
+		return false
+	}
+	for len(p) > 0 {
+		n, ok := r.someNow(p, off)
+		if !ok {
+			return false
+		}
+		p, off = p[n:], off+int64(n)
+	}
+	return true
+}
+
+// someNow is readSome without waiting.
+func (r *shardReader) someNow(p []byte, off int64) (int, bool) {
+	block := off / blockSize
+	if n := r.wholeBlocks(off, len(p)); n > 0 {
+		return n, r.blocksNow(p[:n], block)
+	}
+	buf := r.d.shards.blocks.Get().(*[blockSize]byte)
+	defer r.d.shards.blocks.Put(buf)
+	whole := buf[:min(r.o.size-block*blockSize, blockSize)]
+	if !r.blocksNow(whole, block) {
+		return 0, false
+	}
+	return copy(p, whole[off-block*blockSize:]), true
+}
+
+// blocksNow fills p with whole blocks. Damage is left for a reader that waits to
+// find, and to tell.
+func (r *shardReader) blocksNow(p []byte, block int64) bool {
+	n, _ := r.o.f.ReadNow(p, block*blockSize)
+	return n == len(p) && r.verify(p, block) == len(p)
 }
 
 // ReadAt implements [core.ShardReader].
@@ -149,14 +224,14 @@ func (r *shardReader) ReadAt(ctx context.Context, p []byte, off int64) (n int, e
 		}
 	}
 	if off < 0 {
-		return 0, fmt.Errorf("shard %s: offset %d: %w", r.id, off, core.ErrInvalid)
+		return 0, fmt.Errorf("shard %s: offset %d: %w", r.o.id, off, core.ErrInvalid)
 	}
-	if off >= r.size {
+	if off >= r.o.size {
 		return 0, io.EOF
 	}
-	short := int64(len(p)) > r.size-off
+	short := int64(len(p)) > r.o.size-off
 	if short {
-		p = p[:r.size-off]
+		p = p[:r.o.size-off]
 	}
 	for len(p) > 0 {
 		k, err := r.readSome(p, off)
@@ -172,22 +247,28 @@ func (r *shardReader) ReadAt(ctx context.Context, p []byte, off int64) (n int, e
 	return n, nil
 }
 
+// wholeBlocks is how many of n bytes from off on are whole blocks that begin
+// there.
+func (r *shardReader) wholeBlocks(off int64, n int) int {
+	if off%blockSize != 0 {
+		return 0
+	}
+	if off+int64(n) < r.o.size {
+		n -= n % blockSize
+	}
+	return n
+}
+
 // readSome reads the beginning of p: the whole blocks in it at once and in
 // place, or a part of one block through a buffer.
 func (r *shardReader) readSome(p []byte, off int64) (int, error) {
 	block := off / blockSize
-	if off%blockSize == 0 {
-		n := int64(len(p))
-		if off+n < r.size {
-			n -= n % blockSize
-		}
-		if n > 0 {
-			return r.readBlocks(p[:n], block)
-		}
+	if n := r.wholeBlocks(off, len(p)); n > 0 {
+		return r.readBlocks(p[:n], block)
 	}
 	buf := r.d.shards.blocks.Get().(*[blockSize]byte)
 	defer r.d.shards.blocks.Put(buf)
-	whole := buf[:min(r.size-block*blockSize, blockSize)]
+	whole := buf[:min(r.o.size-block*blockSize, blockSize)]
 	if _, err := r.readBlocks(whole, block); err != nil {
 		return 0, err
 	}
@@ -197,19 +278,28 @@ func (r *shardReader) readSome(p []byte, off int64) (int, error) {
 // readBlocks fills p with whole blocks and verifies them. It returns how many
 // bytes are good.
 func (r *shardReader) readBlocks(p []byte, block int64) (int, error) {
-	n, err := r.f.ReadAt(p, block*blockSize)
+	n, err := r.o.f.ReadAt(p, block*blockSize)
 	if n < len(p) {
 		if err == nil || errors.Is(err, io.EOF) {
-			return 0, r.d.corrupt(r.id, block, "the file is cut short")
+			return 0, r.d.corrupt(r.o.id, block, "the file is cut short")
 		}
-		return 0, fmt.Errorf("disk %s: shard %s: block %d: %w", r.d.id.UUID, r.id, block, err)
+		return 0, fmt.Errorf("disk %s: shard %s: block %d: %w", r.d.id.UUID, r.o.id, block, err)
 	}
+	if good := r.verify(p, block); good < len(p) {
+		block += int64(good / blockSize)
+		return good, r.d.corrupt(r.o.id, block, fmt.Sprintf("block %d: checksum mismatch", block))
+	}
+	return len(p), nil
+}
+
+// verify returns how many bytes of p, which are whole blocks, are good.
+func (r *shardReader) verify(p []byte, block int64) int {
 	for good := 0; good < len(p); block++ {
 		b := p[good:min(good+blockSize, len(p))]
-		if xxh3.Hash(b) != binary.LittleEndian.Uint64(r.table[block*sumSize:]) {
-			return good, r.d.corrupt(r.id, block, fmt.Sprintf("block %d: checksum mismatch", block))
+		if xxh3.Hash(b) != binary.LittleEndian.Uint64(r.o.table[block*sumSize:]) {
+			return good
 		}
 		good += len(b)
 	}
-	return len(p), nil
+	return len(p)
 }

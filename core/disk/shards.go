@@ -162,6 +162,7 @@ func (d *Disk) Delete(ctx context.Context, id core.ShardID) error {
 	}
 	defer d.leave()
 	name := d.shards.name(id)
+	defer d.files.drop(id, nil) // whoever reads it goes on
 	st, err := d.fs.Stat(name)
 	if err == nil {
 		err = d.fs.Remove(name)

@@ -175,6 +175,10 @@ func (f *hookFile) ReadAt(p []byte, off int64) (int, error) {
 	return f.transfer(OpRead, p, func(p []byte) (int, error) { return f.f.ReadAt(p, off) })
 }
 
+func (f *hookFile) ReadNow(p []byte, off int64) (int, error) {
+	return f.transfer(OpRead, p, func(p []byte) (int, error) { return f.f.ReadNow(p, off) })
+}
+
 func (f *hookFile) WriteAt(p []byte, off int64) (int, error) {
 	return f.transfer(OpWrite, p, func(p []byte) (int, error) { return f.f.WriteAt(p, off) })
 }

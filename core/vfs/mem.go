@@ -484,6 +484,9 @@ func (f *memFile) ReadAt(p []byte, off int64) (int, error) {
 	return f.readAt(p, off)
 }
 
+// ReadNow implements [File]: all is in memory.
+func (f *memFile) ReadNow(p []byte, off int64) (int, error) { return f.ReadAt(p, off) }
+
 func (f *memFile) readAt(p []byte, off int64) (int, error) {
 	if err := f.check("read", false); err != nil {
 		return 0, err

@@ -2,7 +2,9 @@ package vfs
 
 import (
 	"errors"
+	"io"
 	"os"
+	"runtime"
 
 	"golang.org/x/sys/unix"
 )
@@ -41,6 +43,29 @@ func (osFS) Usage(dir string) (Usage, error) {
 	}
 	unit := int64(s.Frsize) //nolint:unconvert // it is an int32 on 32-bit machines
 	return Usage{Total: int64(s.Blocks) * unit, Free: int64(s.Bavail) * unit}, nil
+}
+
+// ReadNow calls preadv2 with RWF_NOWAIT. Interrupted reads are not tried again:
+// to wait is what the caller does not want.
+func (f osFile) ReadNow(p []byte, off int64) (int, error) {
+	for n := 0; ; {
+		if n == len(p) {
+			return n, nil
+		}
+		m, err := unix.Preadv2(int(f.Fd()), [][]byte{p[n:]}, off+int64(n), unix.RWF_NOWAIT)
+		runtime.KeepAlive(f.File)
+		switch {
+		case errors.Is(err, unix.EAGAIN):
+			return n, unix.EAGAIN
+		case errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.ENOSYS):
+			return n, &os.PathError{Op: "preadv2", Path: f.Name(), Err: errors.ErrUnsupported}
+		case err != nil:
+			return n, &os.PathError{Op: "preadv2", Path: f.Name(), Err: err}
+		case m == 0:
+			return n, io.EOF
+		}
+		n += m
+	}
 }
 
 func (f osFile) SyncData() error {

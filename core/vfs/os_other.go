@@ -26,6 +26,10 @@ func (osFS) Usage(dir string) (Usage, error) {
 	return Usage{Total: int64(s.Blocks) * unit, Free: int64(s.Bavail) * unit}, nil
 }
 
+func (f osFile) ReadNow([]byte, int64) (int, error) {
+	return 0, &os.PathError{Op: "read now", Path: f.Name(), Err: errors.ErrUnsupported}
+}
+
 func (f osFile) SyncData() error          { return f.Sync() }
 func (osFile) StartSync(_, _ int64) error { return nil }
 func (osFile) Allocate(_, _ int64) error  { return nil }

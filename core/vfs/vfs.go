@@ -69,6 +69,10 @@ type File interface {
 	io.Writer
 	io.WriterAt
 	io.Closer
+	// ReadNow is ReadAt for bytes that are in memory already. Where it would
+	// have to wait for the device it returns what it has and syscall.EAGAIN;
+	// where there is no such thing, errors.ErrUnsupported.
+	ReadNow(p []byte, off int64) (int, error)
 	Stat() (fs.FileInfo, error)
 	Truncate(size int64) error
 	// Sync makes the file's bytes and metadata durable. After an error it is

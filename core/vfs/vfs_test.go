@@ -91,6 +91,14 @@ func TestFiles(t *testing.T) {
 		if string(p[:n]) != "lo Wor" || !errors.Is(err, io.EOF) {
 			t.Errorf("ReadAt: got %q, %v; want %q, EOF", p[:n], err, "lo Wor")
 		}
+		// What was just written is in memory.
+		n, err = f.ReadNow(p, 3)
+		if !errors.Is(err, errors.ErrUnsupported) && (string(p[:n]) != "lo Wor" || !errors.Is(err, io.EOF)) {
+			t.Errorf("ReadNow: got %q, %v; want %q, EOF", p[:n], err, "lo Wor")
+		}
+		if n, err = f.ReadNow(p[:2], 4); !errors.Is(err, errors.ErrUnsupported) && (string(p[:n]) != "o " || err != nil) {
+			t.Errorf("ReadNow: got %q, %v; want %q", p[:n], err, "o ")
+		}
 		must(t, f.Close())
 		wantErr(t, "second close", f.Close(), fs.ErrClosed)
 
