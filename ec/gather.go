@@ -58,6 +58,9 @@ func (x *extent) gather(ctx context.Context, need []span) (*gathering, error) {
 	for i := range need {
 		g.shun[i] = x.shards.Rank(i) != shardio.Good
 	}
+	if g.now() {
+		return g, nil
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	race := x.c.env.NewRace(g.n)
@@ -69,6 +72,25 @@ func (x *extent) gather(ctx context.Context, need []span) (*gathering, error) {
 		return nil, err
 	}
 	return g, nil
+}
+
+// now takes what can be read without waiting and says whether that was all.
+func (g *gathering) now() bool {
+	all := true
+	for i := range g.n {
+		s := g.need[i]
+		if s.empty() {
+			continue
+		}
+		buf := g.x.c.env.Pool.Get(s.len())
+		if g.x.shards.ReadNow(i, buf.B, s.lo) {
+			g.have[i] = piece{s, buf}
+			continue
+		}
+		g.x.c.env.Pool.Put(buf)
+		all = false
+	}
+	return all
 }
 
 func (g *gathering) run(ctx context.Context, race *kofn.Race) error {

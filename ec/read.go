@@ -63,12 +63,20 @@ func (x *extent) Reader(ctx context.Context, off, n int64) io.ReadCloser {
 	if err := shardio.CheckRange(off, n, x.Size()); err != nil {
 		return shardio.FailedStream(err)
 	}
-	first := off / x.window
-	windows := (off+n+x.window-1)/x.window - first
-	return x.c.env.NewStream(ctx, n, int(windows), func(ctx context.Context, i int) (shardio.Window, error) {
-		begin := (first + int64(i)) * x.window
-		return x.fetch(ctx, max(off, begin), min(off+n, begin+x.window))
-	})
+	return x.c.env.NewStream(ctx, off, n, shardio.Feed{Chunk: x.window, Fetch: x.fetch, Now: x.now})
+}
+
+// now returns the bytes from lo on if their shard has them in memory: those of
+// one unit at most.
+func (x *extent) now(lo, hi int64) (shardio.Window, bool) {
+	shard, at, n := x.layout.locate(lo)
+	n = min(n, hi-lo, shardio.NowEnd(at)-at)
+	buf := x.c.env.Pool.Get(int(n))
+	if !x.shards.ReadNow(shard, buf.B, at) {
+		x.c.env.Pool.Put(buf)
+		return shardio.Window{}, false
+	}
+	return shardio.Window{Parts: [][]byte{buf.B}, Release: func() { x.c.env.Pool.Put(buf) }}, true
 }
 
 // fetch returns bytes lo to hi of the extent.

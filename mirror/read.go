@@ -3,6 +3,7 @@ package mirror
 import (
 	"context"
 	"io"
+	"os"
 	"slices"
 	"sync/atomic"
 
@@ -83,17 +84,44 @@ func (x *extent) Reader(ctx context.Context, off, n int64) io.ReadCloser {
 	if err := shardio.CheckRange(off, n, x.Size()); err != nil {
 		return shardio.FailedStream(err)
 	}
-	window := x.c.env.ChunkSize
-	first := off / window
-	windows := (off+n+window-1)/window - first
-	return x.c.env.NewStream(ctx, n, int(windows), func(ctx context.Context, i int) (shardio.Window, error) {
-		begin := (first + int64(i)) * window
-		buf, err := x.fetch(ctx, max(off, begin), min(off+n, begin+window))
-		if err != nil {
-			return shardio.Window{}, err
-		}
-		return shardio.Window{Parts: [][]byte{buf.B}, Release: func() { x.c.env.Pool.Put(buf) }}, nil
+	return x.c.env.NewStream(ctx, off, n, shardio.Feed{
+		Chunk: x.c.env.ChunkSize, Now: x.now,
+		Fetch: func(ctx context.Context, lo, hi int64) (shardio.Window, error) {
+			buf, err := x.fetch(ctx, lo, hi)
+			if err != nil {
+				return shardio.Window{}, err
+			}
+			return x.window(buf), nil
+		},
 	})
+}
+
+func (x *extent) window(buf *shardio.Buffer) shardio.Window {
+	return shardio.Window{Parts: [][]byte{buf.B}, Release: func() { x.c.env.Pool.Put(buf) }}
+}
+
+// now returns the bytes from lo on if the replica that would be asked first has
+// them in memory.
+func (x *extent) now(lo, hi int64) (shardio.Window, bool) {
+	best := x.shards.Best()
+	if best < 0 {
+		return shardio.Window{}, false
+	}
+	buf := x.c.env.Pool.Get(int(min(hi, shardio.NowEnd(lo)) - lo))
+	if !x.shards.ReadNow(best, buf.B, lo) {
+		x.c.env.Pool.Put(buf)
+		return shardio.Window{}, false
+	}
+	return x.window(buf), true
+}
+
+// Section implements [core.Sectioner]: a replica is the content as it is.
+func (x *extent) Section() (*os.File, int64, bool) {
+	best := x.shards.Best()
+	if best < 0 {
+		return nil, 0, false
+	}
+	return x.shards.Section(best)
 }
 
 // fetch returns bytes lo to hi of the extent. Where every replica is damaged,
@@ -122,6 +150,13 @@ func (x *extent) fetch(ctx context.Context, lo, hi int64) (*shardio.Buffer, erro
 // fetchOne returns bytes lo to hi of the first replica that delivers them.
 func (x *extent) fetchOne(ctx context.Context, lo, hi int64) (*shardio.Buffer, error) {
 	pool := &x.c.env.Pool
+	if best := x.shards.Best(); best >= 0 {
+		buf := pool.Get(int(hi - lo))
+		if x.shards.ReadNow(best, buf.B, lo) {
+			return buf, nil
+		}
+		pool.Put(buf)
+	}
 	var winner atomic.Pointer[shardio.Buffer]
 	out, ok, err := x.c.env.First(ctx, 1, x.shards.Order(), func(ctx context.Context, i int) error {
 		buf := pool.Get(int(hi - lo))

@@ -48,6 +48,7 @@ type Store struct {
 
 	mu     sync.Mutex
 	local  bool
+	now    bool
 	shards map[core.ShardID]*shard
 	faults []*fault
 	stats  Stats
@@ -57,6 +58,7 @@ type Store struct {
 var (
 	_ core.Store     = (*Store)(nil)
 	_ core.Localizer = (*Store)(nil)
+	_ core.NowOpener = (*Store)(nil)
 )
 
 type shard struct {
@@ -84,6 +86,14 @@ func (s *Store) Local() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.local
+}
+
+// SetNow sets whether shards can be opened and read without waiting; at first
+// they cannot. Faults do not apply to that.
+func (s *Store) SetNow(now bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.now = now
 }
 
 // Stats returns the counts so far.
@@ -182,6 +192,19 @@ func (s *Store) Open(ctx context.Context, id core.ShardID) (core.ShardReader, er
 	s.stats.Opens++
 	s.stats.Readers++
 	return &reader{store: s, start: s.starts, ctx: ctx, shard: sh}, nil
+}
+
+// OpenNow implements [core.NowOpener].
+func (s *Store) OpenNow(ctx context.Context, id core.ShardID) (core.ShardReader, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	sh := s.shards[id]
+	if sh == nil || !s.now {
+		return nil, false
+	}
+	s.stats.Opens++
+	s.stats.Readers++
+	return &reader{store: s, start: s.starts, ctx: ctx, shard: sh}, true
 }
 
 // Delete implements [core.Store].
@@ -317,21 +340,45 @@ func (r *reader) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
 	if closed {
 		return 0, fmt.Errorf("read shard %v after close: %w", id, core.ErrInvalid)
 	}
-	read := 0
-	for read < n && off < r.shard.size {
-		r.store.mu.Lock()
-		b := r.shard.blocks[off/BlockSize]
-		r.store.mu.Unlock()
-		if crc32.Checksum(b, r.store.crc) != r.shard.sums[off/BlockSize] {
-			return read, fmt.Errorf("read shard %v: block at %d: %w", id, off/BlockSize*BlockSize, core.ErrCorrupt)
-		}
-		m := copy(p[read:n], b[off%BlockSize:])
-		read += m
-		off += int64(m)
+	read, err := r.copy(p[:n], off)
+	if err != nil {
+		return read, err
 	}
 	r.store.count(func(st *Stats) { st.Read += int64(read); st.Reads++ })
 	if read < len(p) {
 		return read, io.EOF
+	}
+	return read, nil
+}
+
+// ReadNow implements [core.NowReader]. It is counted in the bytes read only.
+func (r *reader) ReadNow(p []byte, off int64) bool {
+	r.store.mu.Lock()
+	now := r.store.now && r.store.starts == r.start
+	r.store.mu.Unlock()
+	if !now || off < 0 {
+		return false
+	}
+	n, err := r.copy(p, off)
+	if n < len(p) || err != nil {
+		return false
+	}
+	r.store.count(func(st *Stats) { st.Read += int64(n) })
+	return true
+}
+
+// copy fills p with verified bytes, as far as there are any.
+func (r *reader) copy(p []byte, off int64) (read int, err error) {
+	for read < len(p) && off < r.shard.size {
+		r.store.mu.Lock()
+		b := r.shard.blocks[off/BlockSize]
+		r.store.mu.Unlock()
+		if crc32.Checksum(b, r.store.crc) != r.shard.sums[off/BlockSize] {
+			return read, fmt.Errorf("read shard %v: block at %d: %w", r.shard.meta.ID, off/BlockSize*BlockSize, core.ErrCorrupt)
+		}
+		m := copy(p[read:], b[off%BlockSize:])
+		read += m
+		off += int64(m)
 	}
 	return read, nil
 }

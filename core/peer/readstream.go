@@ -295,6 +295,18 @@ func (s *readStream) fromMemory(p []byte, off int64) (n int, done bool, err erro
 	return n, false, nil
 }
 
+// ReadNow implements [core.NowReader] for what came with the opening.
+func (s *readStream) ReadNow(p []byte, off int64) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	from := off - s.first.Off
+	if s.closed || s.mem == nil || from < 0 || from+int64(len(p)) > int64(s.first.Len) {
+		return false
+	}
+	copy(p, (*s.mem)[from:s.first.Len])
+	return true
+}
+
 // readRange asks the other node for a range and waits for it.
 func (s *readStream) readRange(ctx context.Context, p []byte, off int64) (int, error) {
 	select {

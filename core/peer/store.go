@@ -74,6 +74,15 @@ func (s Store) Open(ctx context.Context, id core.ShardID) (core.ShardReader, err
 	return s.OpenRange(ctx, id, 0, smallShard)
 }
 
+// OpenNow implements [core.NowOpener] for disks of this node.
+func (s Store) OpenNow(ctx context.Context, id core.ShardID) (core.ShardReader, bool) {
+	st, _, err := s.local()
+	if n, ok := st.(core.NowOpener); ok && err == nil {
+		return n.OpenNow(ctx, id)
+	}
+	return nil, false
+}
+
 // OpenRange opens a shard and fetches n bytes, at most 256 KiB, from off on
 // along with it: reads of them cost no further round trip.
 func (s Store) OpenRange(ctx context.Context, id core.ShardID, off int64, n int) (core.ShardReader, error) {
@@ -134,6 +143,12 @@ type shardReader struct {
 }
 
 func (r *shardReader) Size() int64 { return r.size }
+
+// ReadNow implements [core.NowReader].
+func (r *shardReader) ReadNow(p []byte, off int64) bool {
+	n, ok := r.ReadStream.(core.NowReader)
+	return ok && n.ReadNow(p, off)
+}
 
 // createHeader asks for a shard to be created.
 type createHeader struct {

@@ -83,6 +83,52 @@ func testRanges(t *testing.T, r *Rig) {
 	}
 }
 
+// testNow reads from disks that have all in memory: nobody is asked in a way
+// that may wait. What is damaged is read by another.
+func testNow(t *testing.T, r *Rig) {
+	size := 3*Chunk + 4321
+	data := Data(size, 25)
+	e := r.Write(t, data)
+	for _, d := range r.Disks {
+		d.SetNow(true)
+	}
+	for _, c := range cuts(size, 50) {
+		got, err := r.Read(t.Context(), r.spec(e), c[0], c[1])
+		if err != nil || !bytes.Equal(got, data[c[0]:c[0]+c[1]]) {
+			t.Fatalf("range %v: got %d bytes and error %v", c, len(got), err)
+		}
+	}
+	for i, d := range r.Disks {
+		if n := d.Stats().Reads; n != 0 {
+			t.Errorf("disk %d: %d reads that may wait, want none", i+1, n)
+		}
+	}
+	var faults Faults
+	s := r.spec(e)
+	s.OnFault = faults.On
+	if err := r.Disk(e, 0).Corrupt(e.Shard(0), 100); err != nil {
+		t.Fatal(err)
+	}
+	got, err := r.Read(t.Context(), s, 0, int64(size))
+	if r.Coder.Scheme().M == 0 {
+		if !errors.Is(err, core.ErrCorrupt) {
+			t.Errorf("damaged: got %d bytes and error %v, want ErrCorrupt", len(got), err)
+		}
+	} else if err != nil || !bytes.Equal(got, data) {
+		t.Errorf("damaged: got %d bytes and error %v, want all of them", len(got), err)
+	}
+	// A replica that is not asked first is not looked at.
+	if errs, _ := faults.Get(); r.Coder.Scheme().EC && !errors.Is(errs[0], core.ErrCorrupt) {
+		t.Errorf("damaged: got faults %v, want one of shard 0", errs)
+	}
+	// Where only some are in memory the others are asked as ever.
+	r.Disk(e, 1%r.Width).SetNow(false)
+	if r.Coder.Scheme().M > 0 {
+		r.Check(t, r.spec(e), data)
+	}
+	r.Idle(t, e)
+}
+
 func testBadRanges(t *testing.T, r *Rig) {
 	e := r.Write(t, Data(1000, 22))
 	x, err := r.Coder.Open(t.Context(), r.spec(e))

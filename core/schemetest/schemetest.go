@@ -63,6 +63,7 @@ func Run(t *testing.T, create New, schemes ...core.Scheme) {
 		{"ranges", testRanges, 0},
 		{"bad ranges", testBadRanges, 0},
 		{"bytes read", testBytesRead, 0},
+		{"without waiting", testNow, 0},
 		{"concurrent readers", testConcurrentReaders, 0},
 		{"losses", testLosses, 0},
 		{"too many losses", testTooManyLosses, 0},

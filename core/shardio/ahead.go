@@ -73,29 +73,78 @@ type Window struct {
 	Release func()
 }
 
-// Stream reads a run of windows as one [io.Reader] and [io.WriterTo].
+// Feed says where the bytes of a [Stream] come from.
+type Feed struct {
+	// Chunk is how much is fetched at once, in bytes: fetches end at its
+	// multiples.
+	Chunk int64
+	// Fetch gets bytes lo to hi. It returns as soon as its ctx ends.
+	Fetch func(ctx context.Context, lo, hi int64) (Window, error)
+	// Now, if it is not nil, returns bytes from lo on, up to hi at most, if
+	// it can do so without waiting. It is asked first, and no more once it
+	// could not.
+	Now func(lo, hi int64) (Window, bool)
+}
+
+// Stream reads a run of bytes as one [io.Reader] and [io.WriterTo]. As long as
+// they can be had without waiting they are taken one after the other, by the
+// goroutine that reads. Once that ends the rest is fetched ahead.
 type Stream struct {
-	ctx     context.Context // bounds the stream from its creation to Close
+	env     *Env
+	feed    Feed
+	ctx     context.Context // bounds the stream
 	cancel  context.CancelFunc
-	ahead   Ahead[Window]
+	pos     int64 // of the next window
+	end     int64
+	ahead   *Ahead[Window] // nil while Now is asked
 	current Window
 	left    int64
 	err     error
 }
 
-// NewStream returns a stream of n bytes, which come in that number of windows.
-// Nothing is fetched before the first read.
-func (e *Env) NewStream(ctx context.Context, n int64, windows int, fetch func(ctx context.Context, i int) (Window, error)) *Stream {
-	s := &Stream{left: n, ahead: Ahead[Window]{
-		N: windows, Depth: e.ReadAhead, Fetch: fetch, Drop: func(w Window) { w.Release() },
-	}}
-	s.ctx, s.cancel = context.WithCancel(ctx)
-	return s
+// NewStream returns a stream of n bytes from off on. Nothing is fetched before
+// the first read.
+func (e *Env) NewStream(ctx context.Context, off, n int64, feed Feed) *Stream {
+	return &Stream{env: e, feed: feed, ctx: ctx, pos: off, end: off + n, left: n}
+}
+
+// start begins to fetch ahead what is left.
+func (s *Stream) start() {
+	s.ctx, s.cancel = context.WithCancel(s.ctx)
+	chunk, first := s.feed.Chunk, s.pos/s.feed.Chunk
+	off, end, fetch := s.pos, s.end, s.feed.Fetch
+	s.ahead = &Ahead[Window]{
+		N: int((end+chunk-1)/chunk - first), Depth: s.env.ReadAhead,
+		Fetch: func(ctx context.Context, i int) (Window, error) {
+			begin := (first + int64(i)) * chunk
+			return fetch(ctx, max(off, begin), min(end, begin+chunk))
+		},
+		Drop: func(w Window) { w.Release() },
+	}
+}
+
+// next returns the next window.
+func (s *Stream) next() (Window, bool, error) {
+	if s.ahead == nil {
+		if err := s.ctx.Err(); err != nil {
+			return Window{}, false, err
+		}
+		if s.feed.Now != nil {
+			if w, ok := s.feed.Now(s.pos, s.end); ok {
+				for _, p := range w.Parts {
+					s.pos += int64(len(p))
+				}
+				return w, true, nil
+			}
+		}
+		s.start()
+	}
+	return s.ahead.Next(s.ctx)
 }
 
 // FailedStream returns a stream that has only an error.
 func FailedStream(err error) *Stream {
-	return &Stream{err: err, cancel: func() {}}
+	return &Stream{err: err}
 }
 
 // CheckRange says whether n bytes from off on lie within an extent of a size.
@@ -115,7 +164,7 @@ func (s *Stream) advance() error {
 			s.err = io.EOF
 			break
 		}
-		w, ok, err := s.ahead.Next(s.ctx)
+		w, ok, err := s.next()
 		switch {
 		case err != nil:
 			s.err = err
@@ -182,8 +231,12 @@ func (s *Stream) WriteTo(w io.Writer) (written int64, err error) {
 
 // Close ends the reading ahead and gives the memory back.
 func (s *Stream) Close() error {
-	s.cancel()
-	s.ahead.Close()
+	if s.ahead != nil {
+		s.cancel()
+		s.ahead.Close()
+		s.ahead = nil
+	}
+	s.feed.Now = nil
 	s.release()
 	if s.err == nil || errors.Is(s.err, io.EOF) {
 		s.err = fmt.Errorf("read after close: %w", core.ErrInvalid)

@@ -35,6 +35,13 @@ type Options struct {
 // which not more are damaged need not cost more.
 const BlockSize = 64 << 10
 
+// nowSize is how much is read without waiting in one step, in bytes: little
+// enough to be in a core's own cache still when it is sent.
+const nowSize = 256 << 10
+
+// NowEnd is where a read without waiting that begins at lo is to end.
+func NowEnd(lo int64) int64 { return (lo/nowSize + 1) * nowSize }
+
 // Env is what the calls of one coder share.
 type Env struct {
 	Options

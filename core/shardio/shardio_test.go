@@ -126,18 +126,61 @@ func TestAheadDropsWhatNobodyWants(t *testing.T) {
 
 // newStream returns a stream over text in windows of 10 bytes, cut into parts of 3.
 func newStream(t *testing.T, text string, claimed int64, fail int) *shardio.Stream {
+	return streamOf(t, text, claimed, fail, nil)
+}
+
+func streamOf(t *testing.T, text string, claimed int64, fail int, now func(lo, hi int64) (shardio.Window, bool)) *shardio.Stream {
 	env := shardio.NewEnv(shardio.Options{Clock: schemetest.Clock{}})
-	windows := (len(text) + 9) / 10
-	return env.NewStream(t.Context(), claimed, windows, func(_ context.Context, i int) (shardio.Window, error) {
-		if i == fail {
+	return env.NewStream(t.Context(), 0, claimed, shardio.Feed{Chunk: 10, Now: now, Fetch: func(_ context.Context, lo, hi int64) (shardio.Window, error) {
+		if fail >= 0 && lo >= int64(fail)*10 {
 			return shardio.Window{}, core.ErrCorrupt
 		}
-		w := shardio.Window{Release: func() {}}
-		for part := range slices.Chunk([]byte(text[i*10:min(len(text), i*10+10)]), 3) {
-			w.Parts = append(w.Parts, part)
+		return windowOf(text, lo, hi), nil
+	}})
+}
+
+func windowOf(text string, lo, hi int64) shardio.Window {
+	w := shardio.Window{Release: func() {}}
+	for part := range slices.Chunk([]byte(text[lo:min(int64(len(text)), hi)]), 3) {
+		w.Parts = append(w.Parts, part)
+	}
+	return w
+}
+
+// TestStreamNow takes what is there without waiting, and from the first time
+// that it is not goes on by fetching.
+func TestStreamNow(t *testing.T) {
+	const text = "the quick brown fox jumps over the lazy dog"
+	for there := range int64(len(text)) + 1 {
+		asked, refused := 0, 0
+		s := streamOf(t, text, int64(len(text)), -1, func(lo, hi int64) (shardio.Window, bool) {
+			asked++
+			if lo >= there {
+				refused++
+				return shardio.Window{}, false
+			}
+			return windowOf(text, lo, min(hi, lo+7)), true
+		})
+		got, err := io.ReadAll(s)
+		if err != nil || string(got) != text {
+			t.Errorf("%d bytes there: got %q, %v", there, got, err)
 		}
-		return w, nil
-	})
+		if want := (int(there) + 6) / 7; asked-refused != want || refused > 1 {
+			t.Errorf("%d bytes there: got %d windows and was refused %d times, want %d windows and one refusal", there, asked-refused, refused, want)
+		}
+		must := s.Close()
+		if _, err := s.Read(make([]byte, 1)); must != nil || err == nil || errors.Is(err, io.EOF) {
+			t.Errorf("read after close: got %v, want an error", err)
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	s := shardio.NewEnv(shardio.Options{Clock: schemetest.Clock{}}).NewStream(ctx, 0, 20, shardio.Feed{Chunk: 10, Now: func(lo, _ int64) (shardio.Window, bool) {
+		cancel()
+		return windowOf(text, lo, lo+10), true
+	}})
+	if got, err := io.ReadAll(s); !errors.Is(err, context.Canceled) || string(got) != text[:10] {
+		t.Errorf("cancelled: got %q, %v; want what came before", got, err)
+	}
 }
 
 func TestStream(t *testing.T) {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -57,6 +58,7 @@ type shard struct {
 // and its last user is gone.
 type openShard struct {
 	r      core.ShardReader
+	now    core.NowReader // r, if it is one
 	cancel context.CancelFunc
 	users  int
 	stale  bool
@@ -113,8 +115,24 @@ func (s *Shards) Demote(slow []int) {
 	}
 }
 
+// Best returns the shard that comes first in Order, -1 if there is none.
+func (s *Shards) Best() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	best := -1
+	for _, i := range s.order {
+		if r := s.shards[i].rank; r != Absent && (best < 0 || r < s.shards[best].rank) {
+			best = i
+		}
+	}
+	return best
+}
+
 // OpenSome opens k shards, the best that it can get.
 func (s *Shards) OpenSome(ctx context.Context, k int) error {
+	if s.openNow(k) {
+		return nil
+	}
 	out, ok, err := s.env.First(ctx, k, s.Order(), func(ctx context.Context, i int) error {
 		o, err := s.acquire(ctx, i)
 		if err == nil {
@@ -132,6 +150,74 @@ func (s *Shards) OpenSome(ctx context.Context, k int) error {
 	return nil
 }
 
+// openNow opens the first k shards if that takes no waiting.
+func (s *Shards) openNow(k int) bool {
+	for _, i := range s.order[:min(k, len(s.order))] {
+		sh := &s.shards[i]
+		opener, ok := sh.store.(core.NowOpener)
+		if !ok {
+			return false
+		}
+		s.mu.Lock()
+		free := sh.current == nil && sh.opening == nil && sh.rank == Good && !s.closed
+		s.mu.Unlock()
+		if !free {
+			return false
+		}
+		life, cancel := s.derive()
+		r, ok := opener.OpenNow(life, s.extent.Shard(i))
+		if !ok {
+			cancel()
+			return false
+		}
+		o := newOpenShard(r, cancel)
+		if r.Size() != s.size {
+			o.close()
+			return false
+		}
+		s.mu.Lock()
+		if free = sh.current == nil && !s.closed; free {
+			sh.current = o
+		}
+		s.mu.Unlock()
+		if !free {
+			o.close()
+		}
+	}
+	return len(s.order) >= k
+}
+
+// ReadNow fills p from a shard that is open and in order, if that takes no
+// waiting. If it returns false nothing is known.
+func (s *Shards) ReadNow(i int, p []byte, off int64) bool {
+	s.mu.Lock()
+	sh := &s.shards[i]
+	o := sh.current
+	if s.closed || o == nil || o.now == nil || sh.rank != Good {
+		s.mu.Unlock()
+		return false
+	}
+	o.users++
+	s.mu.Unlock()
+	defer s.release(o)
+	return o.now.ReadNow(p, off)
+}
+
+// Section returns the file that holds a shard which is open and in order; see
+// [core.Sectioner]. The shard must stay open meanwhile.
+func (s *Shards) Section(i int) (f *os.File, off int64, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	sh := &s.shards[i]
+	if s.closed || sh.current == nil || sh.rank != Good {
+		return nil, 0, false
+	}
+	if sec, is := sh.current.r.(core.Sectioner); is {
+		return sec.Section()
+	}
+	return nil, 0, false
+}
+
 // ReadAt reads len(p) bytes of a shard, all or an error. An error that is not
 // merely the end of ctx makes the shard faulty.
 func (s *Shards) ReadAt(ctx context.Context, i int, p []byte, off int64) error {
@@ -140,10 +226,10 @@ func (s *Shards) ReadAt(ctx context.Context, i int, p []byte, off int64) error {
 		return err
 	}
 	defer s.release(o)
-	began := s.env.Clock.Boot()
+	began := s.env.Clock.Now()
 	n, err := o.r.ReadAt(ctx, p, off)
 	if n == len(p) && (err == nil || errors.Is(err, io.EOF)) {
-		s.env.delay.Observe(s.env.Clock.Boot().Sub(began))
+		s.env.delay.Observe(s.env.Clock.Now().Sub(began))
 		return nil
 	}
 	switch {
@@ -239,6 +325,12 @@ func (s *Shards) Close() {
 	}
 }
 
+func newOpenShard(r core.ShardReader, cancel context.CancelFunc) *openShard {
+	o := &openShard{r: r, cancel: cancel}
+	o.now, _ = r.(core.NowReader)
+	return o
+}
+
 func (o *openShard) close() {
 	o.cancel()
 	_ = o.r.Close()
@@ -307,7 +399,7 @@ func (s *Shards) open(ctx context.Context, i int) (*openShard, error) {
 		cancel()
 		return nil, fmt.Errorf("open: %w", err)
 	}
-	o := &openShard{r: r, cancel: cancel}
+	o := newOpenShard(r, cancel)
 	if !stop() { // ctx has ended, and life with it
 		o.close()
 		return nil, ctx.Err()
