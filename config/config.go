@@ -157,9 +157,11 @@ type Defaults struct {
 
 // Limits bound what background work and clients may take. Zero means none.
 type Limits struct {
-	// ReconcileBandwidth and ScrubBandwidth are bytes per second and disk.
+	// ReconcileBandwidth is what the node's reconcile may read and write
+	// together, in bytes per second.
 	ReconcileBandwidth Size `key:"reconcile_bandwidth"`
-	ScrubBandwidth     Size `key:"scrub_bandwidth"`
+	// ScrubBandwidth is bytes per second and disk.
+	ScrubBandwidth Size `key:"scrub_bandwidth"`
 	// Requests is the number of client requests served at once; more wait.
 	Requests int `key:"requests"`
 	// Cache is the memory of the cache that the node's disks share.

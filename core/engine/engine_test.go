@@ -296,3 +296,10 @@ func (n *network) cutOff(id core.NodeID) {
 	defer n.mu.Unlock()
 	n.cut[id] = true
 }
+
+// mend ends what cutOff did.
+func (n *network) mend(id core.NodeID) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	delete(n.cut, id)
+}

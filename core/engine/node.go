@@ -42,6 +42,9 @@ type Options struct {
 	// Grace is how long a node that is down is waited for before its data is
 	// built again elsewhere; 0 is a minute.
 	Grace time.Duration
+	// ReconcileBandwidth bounds, in bytes per second, what this node's
+	// reconcile reads and writes together; 0 is no limit.
+	ReconcileBandwidth int64
 	// Params and Rules are the protocol's; leave them zero.
 	Params slot.Params
 }

@@ -19,6 +19,9 @@ func (n *Node) mutate(ctx context.Context, m *mutation) (outcome, error) {
 	if len(m.entry.Rows) == 0 {
 		return outcome{}, fmt.Errorf("a write without rows: %w", core.ErrInvalid)
 	}
+	if !m.heals {
+		defer n.heal.brake.enter()()
+	}
 	name := lockName(m.slot, &m.entry.Rows[0].RowKey)
 	if err := n.locks.lock(ctx, name); err != nil {
 		return outcome{}, fmt.Errorf("waiting for an earlier write of the key: %w: %w", core.ErrUnavailable, err)
@@ -89,6 +92,9 @@ func (w *write) propose(ctx context.Context, e core.Entry, need slot.Need) (core
 		n.locks.unlock(w.name)
 		if r.Err == nil && len(e.Rows) > 0 {
 			n.garbage.replaced(w.replaced, e.Rows)
+			if !w.m.heals {
+				n.heal.wrote(w.m.slot, e.Rows)
+			}
 		}
 	})
 }
@@ -324,6 +330,7 @@ func (n *Node) get(ctx context.Context, s core.SlotID, k core.RowKey) (core.Row,
 
 // getRows is get, and with data what a small object keeps in a row of its own.
 func (n *Node) getRows(ctx context.Context, s core.SlotID, k core.RowKey, data bool) (core.Row, []byte, error) {
+	defer n.heal.brake.enter()()
 	g, _, err := n.reading(s)
 	if err != nil {
 		return core.Row{}, nil, err

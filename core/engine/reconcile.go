@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/fnv"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -17,27 +18,42 @@ import (
 // same act: for each object of the slots that this node owns, compute where its
 // shards should be, make those that are missing, commit the record with the new
 // places; the owner deletes the surplus ones.
+//
+// A slot is gone over when what the places of shards depend on has changed
+// since the last time. Objects that wait for a node within its grace, or for
+// another disk, then wait for the next such change; what could not be done is
+// tried again after a while.
 type reconciler struct {
-	node *Node
-	wake chan struct{}
+	node  *Node
+	wake  chan struct{}
+	brake *brake
 
 	under       atomic.Int64 // objects that lack shards, as far as counted
 	underBytes  atomic.Int64
 	unavailable atomic.Int64
 	moved       atomic.Int64 // bytes of shards made
+	scans       atomic.Int64 // times that a slot was gone over
 	failures    atomic.Int64
-	pending     atomic.Bool // a pass is under way or due
+	pending     atomic.Bool // a pass is under way or due, or something waits
 	reconciled  atomic.Uint64
 
 	mu    sync.Mutex
-	done  map[core.SlotID]slotDone
-	asked map[askedKey]bool
+	slots map[core.SlotID]*slotHealth
+	asked map[askedKey]askedFor
 }
 
-// slotDone is what a slot was last reconciled to.
-type slotDone struct {
+// slotHealth is what is known of an owned slot since it was last gone over.
+type slotHealth struct {
 	signature uint64
-	term      core.Epoch
+	// under, underBytes and lost count its objects that lack shards, and of
+	// these those that cannot be read.
+	under, underBytes, lost int64
+	// again is when to go over it again though nothing has changed, 0 for
+	// never; tries counts how often that did not help.
+	again core.Instant
+	tries int
+	// recount is when to count again because of what was written, or 0.
+	recount core.Instant
 }
 
 // askedKey is an object that somebody found damaged or incomplete.
@@ -46,19 +62,76 @@ type askedKey struct {
 	key    string
 }
 
+// askedFor says when an object is to be looked at, and how often it was.
+type askedFor struct {
+	at    core.Instant
+	tries int
+}
+
+const (
+	// healAfter leaves a write that lacks a shard the time to be committed.
+	healAfter = time.Second
+	// retryFrom and retryTo bound how long after a failure another try is made.
+	retryFrom = 2 * time.Second
+	retryTo   = time.Minute
+	// recountPart is which part of the grace passes until a slot is counted
+	// again into which a write fell while objects in it lacked shards.
+	recountPart = 6
+	// findTries is how often an object is looked for that is not there.
+	findTries = 5
+	// maxAsked bounds the objects remembered that somebody asked for; beyond
+	// it the next pass finds them.
+	maxAsked = 100_000
+	// farOff is a wait for nothing in particular.
+	farOff = time.Hour
+)
+
+// retryAfter is how long to wait after a number of failures.
+func retryAfter(tries int) time.Duration {
+	return min(retryFrom<<min(tries, 10), retryTo)
+}
+
 func newReconciler(n *Node) *reconciler {
-	return &reconciler{node: n, wake: make(chan struct{}, 1), done: map[core.SlotID]slotDone{}, asked: map[askedKey]bool{}}
+	return &reconciler{
+		node: n, wake: make(chan struct{}, 1), brake: newBrake(n.clock, n.opt.ReconcileBandwidth),
+		slots: map[core.SlotID]*slotHealth{}, asked: map[askedKey]askedFor{},
+	}
 }
 
 // healLater has an object looked at soon.
 func (n *Node) healLater(b core.BucketID, key string) {
-	const limit = 100_000 // beyond it the next pass finds them
-	n.heal.mu.Lock()
-	if len(n.heal.asked) < limit {
-		n.heal.asked[askedKey{b, key}] = true
-	}
-	n.heal.mu.Unlock()
+	n.heal.ask(askedKey{b, key}, askedFor{at: n.clock.Boot().Add(healAfter)})
 	n.heal.poke()
+}
+
+func (h *reconciler) ask(k askedKey, f askedFor) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if _, ok := h.asked[k]; !ok && len(h.asked) < maxAsked {
+		h.asked[k] = f
+	}
+}
+
+// wrote is told of a committed write in an owned slot: where shards are missing,
+// or objects of the slot lacked some before, it is counted again soon.
+func (h *reconciler) wrote(s core.SlotID, rows []core.Row) {
+	lacks := false
+	if slices.ContainsFunc(rows, func(r core.Row) bool { return r.Space == core.SpaceData }) {
+		rows = nil // the data is beside the record, not in shards
+	}
+	for i := range rows {
+		if rec := recordOf(&rows[i]); rec != nil {
+			for j := range rec.Extents {
+				lacks = lacks || rec.Extents[j].Missing() > 0
+			}
+		}
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if x := h.slots[s]; x != nil && x.recount == 0 && (lacks || x.under > 0) {
+		x.recount = h.node.clock.Boot().Add(h.node.opt.Grace / recountPart)
+		h.poke()
+	}
 }
 
 func (h *reconciler) poke() {
@@ -70,14 +143,13 @@ func (h *reconciler) poke() {
 
 // run reconciles whenever the map, or time, asks for it.
 func (h *reconciler) run(ctx context.Context) {
-	const lookAround = 2 * time.Second
 	for {
 		_, m, changed := h.node.driver.maps()
 		if m != nil {
 			h.heal(ctx, m)
 			h.pass(ctx, m)
 		}
-		timer := time.NewTimer(lookAround)
+		timer := time.NewTimer(h.rest(m))
 		select {
 		case <-ctx.Done():
 			timer.Stop()
@@ -90,13 +162,56 @@ func (h *reconciler) run(ctx context.Context) {
 	}
 }
 
-// heal looks at the objects that somebody asked for, shard by shard.
-func (h *reconciler) heal(ctx context.Context, m *core.Map) {
+// rest is how long nothing is to be done unless the map changes or somebody
+// asks: until a grace ends, or something is to be tried again.
+func (h *reconciler) rest(m *core.Map) time.Duration {
+	wait := farOff
+	if m == nil {
+		return wait
+	}
+	now := h.node.clock.Now()
+	for i := range m.Nodes {
+		if n := &m.Nodes[i]; n.State == core.NodeDown {
+			if left := h.node.opt.Grace - now.Sub(n.Since); left >= 0 {
+				wait = min(wait, left+time.Millisecond)
+			}
+		}
+	}
+	boot := h.node.clock.Boot()
 	h.mu.Lock()
-	asked := h.asked
-	h.asked = map[askedKey]bool{}
-	h.mu.Unlock()
-	for k := range asked {
+	defer h.mu.Unlock()
+	for _, x := range h.slots {
+		for _, at := range []core.Instant{x.again, x.recount} {
+			if at != 0 {
+				wait = min(wait, at.Sub(boot))
+			}
+		}
+	}
+	for _, f := range h.asked {
+		wait = min(wait, f.at.Sub(boot))
+	}
+	return max(wait, 0)
+}
+
+// takeAsked takes the objects that are to be looked at now.
+func (h *reconciler) takeAsked() map[askedKey]askedFor {
+	now := h.node.clock.Boot()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	out := map[askedKey]askedFor{}
+	for k, f := range h.asked {
+		if f.at <= now {
+			out[k] = f
+			delete(h.asked, k)
+		}
+	}
+	return out
+}
+
+// heal looks at the objects that somebody asked for, shard by shard. Those that
+// wait for a node or disk are found again by the next pass of their slot.
+func (h *reconciler) heal(ctx context.Context, m *core.Map) {
+	for k, f := range h.takeAsked() {
 		b := m.Bucket(k.bucket)
 		if b == nil || ctx.Err() != nil {
 			continue
@@ -105,11 +220,18 @@ func (h *reconciler) heal(ctx context.Context, m *core.Map) {
 		if err == nil {
 			err = h.object(ctx, m, b, &row, rec, true)
 		}
-		if err != nil && !errors.Is(err, core.ErrNotFound) {
+		f.tries++
+		f.at = h.node.clock.Boot().Add(retryAfter(f.tries - 1))
+		switch {
+		case err == nil || errors.Is(err, errWaits) || ctx.Err() != nil:
+		case errors.Is(err, core.ErrNotFound):
+			if f.tries < findTries { // it may not be committed yet
+				h.ask(k, f)
+			}
+		default:
 			h.failures.Add(1)
-			h.node.log.Warn("object could not be repaired yet", "bucket", b.Name.String(), "key", k.key, "err", err)
-			h.node.clock.Wait(ctx, 100*time.Millisecond) //nolint:errcheck // ends the wait only
-			h.node.healLater(k.bucket, k.key)
+			h.node.log.Warn("object could not be repaired yet", "bucket", b.Name.String(), "key", k.key, "tries", f.tries, "err", err)
+			h.ask(k, f)
 		}
 	}
 }
@@ -134,18 +256,20 @@ func (h *reconciler) signature(m *core.Map) uint64 {
 	return f.Sum64()
 }
 
-// due lists the owned slots that were not reconciled under the signature.
+// due lists the owned slots that were not reconciled under the signature, or
+// are to be looked at again.
 func (h *reconciler) due(m *core.Map, sig uint64) map[core.SlotID]bool {
+	now := h.node.clock.Boot()
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	out := map[core.SlotID]bool{}
 	for i := range m.Slots {
 		s := core.SlotID(i)
 		if m.OwnerNode(s) != h.node.id {
-			delete(h.done, s)
+			delete(h.slots, s)
 			continue
 		}
-		if d, ok := h.done[s]; !ok || d.signature != sig {
+		if x := h.slots[s]; x == nil || x.signature != sig || x.again != 0 && x.again <= now || x.recount != 0 && x.recount <= now {
 			out[s] = true
 		}
 	}
@@ -153,53 +277,121 @@ func (h *reconciler) due(m *core.Map, sig uint64) map[core.SlotID]bool {
 }
 
 // pass reconciles all slots that are due, bucket by bucket: first it counts,
-// then it repairs.
+// then it repairs what can be.
 func (h *reconciler) pass(ctx context.Context, m *core.Map) {
 	sig := h.signature(m)
 	due := h.due(m, sig)
-	if len(due) == 0 {
-		if h.pending.Swap(false) {
-			h.node.log.Info("all objects are where they should be", "epoch", m.Epoch)
-		}
-		h.under.Store(0)
-		h.underBytes.Store(0)
-		h.unavailable.Store(0)
-		h.reconciled.Store(uint64(m.Epoch))
+	if len(due) > 0 {
+		h.pending.Store(true)
+		h.passOver(ctx, m, sig, due)
+	}
+	clean := h.sum()
+	h.mu.Lock()
+	for _, x := range h.slots {
+		clean = clean && x.again == 0 && x.recount == 0 && x.signature == sig
+	}
+	h.mu.Unlock()
+	if !clean || ctx.Err() != nil {
+		h.pending.Store(true)
 		return
 	}
-	h.pending.Store(true)
-	p := &reconcilePass{h: h, m: m, slots: due, failed: map[core.SlotID]bool{}, count: true}
+	if h.pending.Swap(false) {
+		h.node.log.Info("all objects are where they should be", "epoch", m.Epoch)
+	}
+	h.reconciled.Store(uint64(m.Epoch))
+}
+
+// sum adds up what the slots lack, and says whether that is nothing.
+func (h *reconciler) sum() bool {
+	var under, bytes, lost int64
+	h.mu.Lock()
+	for _, x := range h.slots {
+		under, bytes, lost = under+x.under, bytes+x.underBytes, lost+x.lost
+	}
+	h.mu.Unlock()
+	h.under.Store(under)
+	h.underBytes.Store(bytes)
+	h.unavailable.Store(lost)
+	return under == 0
+}
+
+// passOver goes over some slots: once to count, and again over those in which
+// anything can be repaired.
+func (h *reconciler) passOver(ctx context.Context, m *core.Map, sig uint64, due map[core.SlotID]bool) {
+	p := &reconcilePass{
+		h: h, m: m, slots: due, count: true,
+		health: map[core.SlotID]*slotHealth{}, work: map[core.SlotID]bool{}, failed: map[core.SlotID]bool{},
+	}
+	h.mu.Lock()
+	for s := range due {
+		was := h.slots[s]
+		if was == nil {
+			was = &slotHealth{}
+			h.slots[s] = was
+		}
+		was.recount = 0 // writes from here on count
+		p.health[s] = &slotHealth{signature: sig, tries: was.tries}
+	}
+	h.mu.Unlock()
+	h.scans.Add(int64(len(due)))
 	p.all(ctx)
-	h.under.Store(p.under)
-	h.underBytes.Store(p.underBytes)
-	h.unavailable.Store(p.lost)
 	if ctx.Err() != nil {
 		return
 	}
-	p.count = false
+	h.settle(p)
+	h.sum()
+	if len(p.work) == 0 {
+		return
+	}
+	p.slots, p.count = p.work, false
+	h.scans.Add(int64(len(p.slots)))
 	p.all(ctx)
+	if ctx.Err() == nil {
+		h.settle(p)
+	}
+}
+
+// settle notes what a pass has found of its slots, or done in them.
+func (h *reconciler) settle(p *reconcilePass) {
+	now := h.node.clock.Boot()
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	for s := range due {
-		if !p.failed[s] && ctx.Err() == nil {
-			h.done[s] = slotDone{signature: sig, term: m.Slots[s].Term}
+	for s := range p.slots {
+		x := h.slots[s]
+		if p.count {
+			p.health[s].recount = x.recount
+			x = p.health[s]
+			h.slots[s] = x
+		}
+		switch {
+		case p.count && p.work[s]:
+			x.again = now // the repair that follows settles it
+		case p.failed[s]:
+			x.again = now.Add(retryAfter(x.tries))
+			x.tries++
+		default:
+			x.again, x.tries = 0, 0
 		}
 	}
 }
 
-// reconcilePass goes once over the objects of some slots.
+// reconcilePass goes over the objects of some slots, to count or to repair.
 type reconcilePass struct {
 	h     *reconciler
 	m     *core.Map
 	slots map[core.SlotID]bool
 	count bool
 
-	mu                      sync.Mutex
-	failed                  map[core.SlotID]bool
-	under, underBytes, lost int64
+	// health is what the count finds; work are the slots with objects that can
+	// be repaired now.
+	health map[core.SlotID]*slotHealth
+	work   map[core.SlotID]bool
+
+	mu     sync.Mutex
+	failed map[core.SlotID]bool
 }
 
-// workers is how many objects a node repairs at a time.
+// reconcileWorkers is how many objects a node repairs at a time.
 const reconcileWorkers = 4
 
 func (p *reconcilePass) all(ctx context.Context) {
@@ -237,6 +429,8 @@ func (p *reconcilePass) bucket(ctx context.Context, b *core.Bucket, space core.S
 }
 
 func (p *reconcilePass) failAll() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	for s := range p.slots {
 		p.failed[s] = true
 	}
@@ -251,6 +445,8 @@ func (p *reconcilePass) lostSlots(asked, held []core.SlotID) {
 	for _, s := range held {
 		have[s] = true
 	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	for _, s := range asked {
 		if !have[s] {
 			p.failed[s] = true
@@ -267,18 +463,20 @@ func (p *reconcilePass) page(ctx context.Context, b *core.Bucket, found []core.F
 		rec, err := core.DecodeRecord(f.Value)
 		if err != nil {
 			p.h.node.log.Error("record is damaged", "bucket", b.Name.String(), "key", f.Key, "err", err)
+			p.mu.Lock()
 			p.failed[f.Slot] = true
+			p.mu.Unlock()
 			continue
 		}
-		if !p.h.needs(p.m, b, f.Key, rec) {
+		lacks, able := p.h.needs(p.m, b, f.Key, rec)
+		if !lacks {
 			continue
 		}
 		if p.count {
-			p.under++
-			p.underBytes += rec.Size
-			if p.h.unreadable(p.m, rec) {
-				p.lost++
-			}
+			p.note(f.Slot, rec, able)
+			continue
+		}
+		if !able {
 			continue
 		}
 		sem <- struct{}{}
@@ -290,20 +488,47 @@ func (p *reconcilePass) page(ctx context.Context, b *core.Bucket, found []core.F
 	wg.Wait()
 }
 
-func (p *reconcilePass) one(ctx context.Context, b *core.Bucket, f *core.Found, rec *core.Record) {
-	err := p.h.object(ctx, p.m, b, &f.Row, rec, false)
-	if err == nil || errors.Is(err, core.ErrNotFound) || errors.Is(err, core.ErrConflict) {
-		p.h.under.Add(-1)
-		p.h.underBytes.Add(-rec.Size)
+// note counts an object that lacks shards.
+func (p *reconcilePass) note(s core.SlotID, rec *core.Record, able bool) {
+	x := p.health[s]
+	if x == nil {
 		return
 	}
-	if ctx.Err() == nil && !errors.Is(err, errWaits) {
+	x.under++
+	x.underBytes += rec.Size
+	if p.h.unreadable(p.m, rec) {
+		x.lost++
+	}
+	if able {
+		p.work[s] = true
+	}
+}
+
+func (p *reconcilePass) one(ctx context.Context, b *core.Bucket, f *core.Found, rec *core.Record) {
+	err := p.h.object(ctx, p.m, b, &f.Row, rec, false)
+	switch {
+	case err == nil || errors.Is(err, core.ErrNotFound) || errors.Is(err, core.ErrConflict):
+		p.h.repaired(f.Slot, rec)
+	case errors.Is(err, errWaits) || ctx.Err() != nil:
+	default:
 		p.h.failures.Add(1)
 		p.h.node.log.Warn("object could not be repaired yet", "bucket", b.Name.String(), "key", f.Key, "err", err)
+		p.mu.Lock()
+		p.failed[f.Slot] = true
+		p.mu.Unlock()
 	}
-	p.mu.Lock()
-	p.failed[f.Slot] = true
-	p.mu.Unlock()
+}
+
+// repaired counts an object off.
+func (h *reconciler) repaired(s core.SlotID, rec *core.Record) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if x := h.slots[s]; x != nil && x.under > 0 {
+		x.under--
+		x.underBytes = max(0, x.underBytes-rec.Size)
+		h.under.Add(-1)
+		h.underBytes.Add(-rec.Size)
+	}
 }
 
 // current lists an extent's places by disk.
@@ -325,25 +550,23 @@ func reachable(m *core.Map, id core.DiskID) bool {
 	return n != nil && n.State != core.NodeDown && n.State != core.NodeDecommissioned
 }
 
-// needs says whether an object's shards are not all where they should be.
-func (h *reconciler) needs(m *core.Map, b *core.Bucket, key string, rec *core.Record) bool {
+// needs says whether an object's shards are not all where they should be, and
+// whether anything can be done about it now.
+func (h *reconciler) needs(m *core.Map, b *core.Bucket, key string, rec *core.Record) (lacks, able bool) {
 	for i := range rec.Extents {
 		e := &rec.Extents[i]
 		if e.Scheme != b.Policy.Scheme {
-			return true
-		}
-		for _, p := range e.Places {
-			if p.Disk == 0 || !reachable(m, p.Disk) {
-				return true
-			}
+			return true, true
 		}
 		for j, d := range h.targets(m, b, key, e) {
-			if d != 0 && d != e.Places[j].Disk {
-				return true
-			}
+			p := e.Places[j]
+			away := p.Disk == 0 || !reachable(m, p.Disk)
+			moves := d != 0 && d != p.Disk
+			lacks = lacks || away || moves
+			able = able || moves && reachable(m, d)
 		}
 	}
-	return false
+	return lacks, able
 }
 
 func (h *reconciler) targets(m *core.Map, b *core.Bucket, key string, e *core.Extent) []core.DiskID {
@@ -405,7 +628,7 @@ func (h *reconciler) object(ctx context.Context, m *core.Map, b *core.Bucket, ro
 // commit replaces the record if nobody has changed the object meanwhile.
 func (h *reconciler) commit(ctx context.Context, b *core.Bucket, row *core.Row, rec *core.Record) error {
 	mut := h.node.mutation(b, row.Key, core.RequestID{})
-	mut.need.Domains = 1
+	mut.need.Domains, mut.heals = 1, true
 	mut.checks = []check{{kind: checkVersion, row: row.RowKey, version: row.Version}}
 	mut.entry.Rows = []core.Row{{RowKey: row.RowKey, Value: core.AppendRecord(nil, rec)}}
 	_, err := h.node.write(ctx, mut)
@@ -420,7 +643,7 @@ func (h *reconciler) extent(ctx context.Context, m *core.Map, b *core.Bucket, ke
 		return next, err == nil, false, err
 	}
 	spec := core.RepairSpec{
-		ReadSpec: core.ReadSpec{Extent: *e, Src: h.node.sources(m, e)},
+		ReadSpec: core.ReadSpec{Extent: *e, Src: h.brake.sources(h.node.sources(m, e))},
 		Meta:     core.ShardMeta{Bucket: b.ID, Key: key},
 		Min:      1,
 	}
@@ -443,7 +666,7 @@ func (h *reconciler) extent(ctx context.Context, m *core.Map, b *core.Bucket, ke
 				continue
 			}
 			spec.Shards = append(spec.Shards, i)
-			spec.Dst = append(spec.Dst, t)
+			spec.Dst = append(spec.Dst, h.brake.target(t))
 		case !reachable(m, p.Disk):
 			waits = true
 		}
@@ -466,7 +689,7 @@ func (h *reconciler) encodeAgain(ctx context.Context, _ *core.Map, b *core.Bucke
 		return *e, err
 	}
 	defer func() { _ = body.Close() }()
-	next, err := h.node.writeExtent(ctx, b, key, body, &core.PutOptions{Size: e.Size})
+	next, err := h.node.writeExtent(ctx, b, key, h.brake.reader(ctx, body), &core.PutOptions{Size: e.Size})
 	if err == nil && next.Size != e.Size {
 		err = fmt.Errorf("data of %q: read %d of %d bytes: %w", key, next.Size, e.Size, core.ErrCorrupt)
 	}

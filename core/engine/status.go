@@ -23,6 +23,7 @@ type Status struct {
 	Unavailable int64       `json:"unavailable"`
 	Moved       int64       `json:"moved"`
 	Pending     bool        `json:"pending"` // reconcile has work or is counting
+	Scans       int64       `json:"scans"`   // times that reconcile went over a slot
 	// Reconciled is the epoch of the map under which all objects of its slots
 	// were last found where they should be.
 	Reconciled core.Epoch `json:"reconciled"`
@@ -33,7 +34,7 @@ type Status struct {
 func (n *Node) Status() Status {
 	s := Status{
 		Node: n.id, Boot: n.opt.Boot, Under: n.heal.under.Load(), UnderBytes: n.heal.underBytes.Load(),
-		Unavailable: n.heal.unavailable.Load(), Moved: n.heal.moved.Load(), Pending: n.heal.pending.Load(),
+		Unavailable: n.heal.unavailable.Load(), Moved: n.heal.moved.Load(), Scans: n.heal.scans.Load(), Pending: n.heal.pending.Load(),
 		Alarms: n.driver.metrics.alarms.Load(), Reconciled: core.Epoch(n.heal.reconciled.Load()),
 	}
 	n.driver.mu.Lock()

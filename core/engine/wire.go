@@ -35,7 +35,9 @@ type mutation struct {
 	// fresh says that no attempt of the request was made before, so that
 	// there is no answer to look for. It is not sent: what is on its way may
 	// be overtaken by the next attempt.
-	fresh  bool
+	fresh bool
+	// heals marks reconcile's own writes. It is not sent.
+	heals  bool
 	slot   core.SlotID
 	need   slot.Need
 	checks []check

@@ -35,6 +35,7 @@ func (c *nodeCollector) Collect(ch chan<- prometheus.Metric) {
 	gauge("under_replicated_bytes", "Bytes of objects of this node's slots that lack shards.", float64(st.UnderBytes))
 	gauge("unavailable_objects", "Objects of this node's slots of which too few shards can be reached.", float64(st.Unavailable))
 	ch <- prometheus.MustNewConstMetric(desc("reconciled_bytes_total", "Bytes of shards made by reconcile."), prometheus.CounterValue, float64(st.Moved))
+	ch <- prometheus.MustNewConstMetric(desc("reconcile_slot_scans_total", "Times that reconcile went over the objects of a slot."), prometheus.CounterValue, float64(st.Scans))
 	ch <- prometheus.MustNewConstMetric(desc("protocol_alarms_total", "Violations that an operator must look at."), prometheus.CounterValue, float64(st.Alarms))
 	m := c.s.meter
 	m.mu.Lock()

@@ -1,0 +1,191 @@
+package engine
+
+import (
+	"context"
+	"io"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"github.com/shoalstore/shoal/core"
+)
+
+const (
+	// yield is how many times as long as it worked reconcile rests while
+	// clients are served: its share of the time is then 1/(1+yield), which it
+	// always gets.
+	yield = 3
+	// lingering is how long after a request clients count as being served.
+	lingering = 100 * time.Millisecond
+	// maxYield bounds one rest, and yieldStep how late the end of the last
+	// request is noticed.
+	maxYield  = time.Second
+	yieldStep = 10 * time.Millisecond
+	// minBurst is what may be moved at once under any limit.
+	minBurst = 256 << 10
+)
+
+// brake holds reconcile back: to a bandwidth, and to a share of the time while
+// the node serves clients. What it is charged by is how long its own reads and
+// writes take, so that it yields more where a disk is slow.
+type brake struct {
+	clock core.Clock
+	limit *rate.Limiter // nil for none
+
+	busy atomic.Int64 // requests under way
+	last atomic.Int64 // core.Instant at which one ended
+}
+
+// newBrake returns a brake that lets a number of bytes pass in a second, any
+// number if it is 0.
+func newBrake(c core.Clock, bandwidth int64) *brake {
+	b := &brake{clock: c}
+	if bandwidth > 0 {
+		b.limit = rate.NewLimiter(rate.Limit(bandwidth), max(minBurst, int(bandwidth/10)))
+	}
+	return b
+}
+
+// enter notes that a request is under way until leave is called.
+func (b *brake) enter() (leave func()) {
+	b.busy.Add(1)
+	return b.leave
+}
+
+func (b *brake) leave() {
+	b.last.Store(int64(b.clock.Boot()))
+	b.busy.Add(-1)
+}
+
+// serving says whether clients are being served.
+func (b *brake) serving() bool {
+	last := core.Instant(b.last.Load())
+	return b.busy.Load() > 0 || last != 0 && b.clock.Boot().Sub(last) < lingering
+}
+
+// pay holds the caller back for n bytes that it has moved, which took a while.
+func (b *brake) pay(ctx context.Context, n int, took time.Duration) error {
+	for b.limit != nil && n > 0 {
+		k := min(n, b.limit.Burst())
+		if err := b.limit.WaitN(ctx, k); err != nil {
+			return err
+		}
+		n -= k
+	}
+	end := b.clock.Boot().Add(min(yield*took, maxYield))
+	for b.serving() {
+		left := end.Sub(b.clock.Boot())
+		if left <= 0 {
+			return nil
+		}
+		if err := b.clock.Wait(ctx, min(left, yieldStep)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// sources puts the brake on reading from stores.
+func (b *brake) sources(all []core.Store) []core.Store {
+	out := make([]core.Store, len(all))
+	for i, s := range all {
+		if s != nil {
+			out[i] = &brakedStore{Store: s, brake: b}
+		}
+	}
+	return out
+}
+
+// target puts the brake on writing to a store.
+func (b *brake) target(t core.Target) core.Target {
+	t.Store = &brakedStore{Store: t.Store, brake: b}
+	return t
+}
+
+// brakedStore is a store whose shards are read and written with the brake on.
+type brakedStore struct {
+	core.Store
+	brake *brake
+}
+
+// Open is part of core.Store.
+func (s *brakedStore) Open(ctx context.Context, id core.ShardID) (core.ShardReader, error) {
+	r, err := s.Store.Open(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	return &brakedReader{ShardReader: r, brake: s.brake}, nil
+}
+
+// Create is part of core.Store.
+func (s *brakedStore) Create(ctx context.Context, m core.ShardMeta, size int64) (core.ShardWriter, error) {
+	w, err := s.Store.Create(ctx, m, size)
+	if err != nil {
+		return nil, err
+	}
+	return &brakedWriter{ShardWriter: w, brake: s.brake, ctx: ctx}, nil
+}
+
+type brakedReader struct {
+	core.ShardReader
+	brake *brake
+}
+
+// ReadAt is part of core.ShardReader.
+func (r *brakedReader) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
+	began := r.brake.clock.Boot()
+	n, err := r.ShardReader.ReadAt(ctx, p, off)
+	if perr := r.brake.pay(ctx, n, r.brake.clock.Boot().Sub(began)); perr != nil && err == nil {
+		err = perr
+	}
+	return n, err
+}
+
+type brakedWriter struct {
+	core.ShardWriter
+	brake *brake
+	ctx   context.Context //nolint:containedctx // of Create, which bounds the writer
+}
+
+// Write is part of io.Writer.
+func (w *brakedWriter) Write(p []byte) (int, error) {
+	began := w.brake.clock.Boot()
+	n, err := w.ShardWriter.Write(p)
+	if err == nil {
+		err = w.brake.pay(w.ctx, n, w.brake.clock.Boot().Sub(began))
+	}
+	return n, err
+}
+
+// Commit is part of core.ShardWriter.
+func (w *brakedWriter) Commit(ctx context.Context) error {
+	began := w.brake.clock.Boot()
+	if err := w.ShardWriter.Commit(ctx); err != nil {
+		return err
+	}
+	// The shard is there; that its ctx ended meanwhile is for the next step.
+	_ = w.brake.pay(ctx, 0, w.brake.clock.Boot().Sub(began))
+	return nil
+}
+
+// reader puts the brake on a stream.
+func (b *brake) reader(ctx context.Context, r io.Reader) io.Reader {
+	return &brakedStream{r: r, brake: b, ctx: ctx}
+}
+
+type brakedStream struct {
+	r     io.Reader
+	brake *brake
+	ctx   context.Context //nolint:containedctx // of the call that reads the stream
+}
+
+// Read is part of io.Reader.
+func (s *brakedStream) Read(p []byte) (int, error) {
+	began := s.brake.clock.Boot()
+	n, err := s.r.Read(p)
+	if perr := s.brake.pay(s.ctx, n, s.brake.clock.Boot().Sub(began)); perr != nil && err == nil {
+		err = perr
+	}
+	return n, err
+}

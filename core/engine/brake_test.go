@@ -1,0 +1,74 @@
+package engine
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/shoalstore/shoal/core"
+)
+
+// bubbleClock is the time of a synctest bubble.
+type bubbleClock struct{ began time.Time }
+
+func (bubbleClock) Now() time.Time       { return time.Now() }
+func (c bubbleClock) Boot() core.Instant { return core.Instant(time.Hour + time.Since(c.began)) }
+func (bubbleClock) Wait(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// paid is how long it takes to pay.
+func paid(t *testing.T, b *brake, n int, took time.Duration) time.Duration {
+	t.Helper()
+	began := time.Now()
+	if err := b.pay(t.Context(), n, took); err != nil {
+		t.Fatal(err)
+	}
+	return time.Since(began)
+}
+
+func TestBrakeBandwidth(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const limit = 1 << 20
+		b := newBrake(bubbleClock{time.Now()}, limit)
+		var all time.Duration
+		for range 40 {
+			all += paid(t, b, limit/4, time.Millisecond)
+		}
+		// Ten seconds' worth, less what may be moved at once.
+		if want := 9750 * time.Millisecond; all < want || all > want+100*time.Millisecond {
+			t.Errorf("10 MiB at 1 MiB/s took %v, want %v", all, want)
+		}
+		if took := paid(t, newBrake(bubbleClock{time.Now()}, 0), 1<<40, time.Hour); took != 0 {
+			t.Errorf("without a limit and clients it took %v", took)
+		}
+	})
+}
+
+func TestBrakeYields(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBrake(bubbleClock{time.Now()}, 0)
+		leave := b.enter()
+		if got, want := paid(t, b, 1, 20*time.Millisecond), 60*time.Millisecond; got != want {
+			t.Errorf("rest while a request is under way: got %v, want %v", got, want)
+		}
+		if got := paid(t, b, 1, time.Hour); got != maxYield {
+			t.Errorf("rest after an hour of work: got %v, want %v", got, maxYield)
+		}
+		leave()
+		if got := paid(t, b, 1, time.Minute); got < lingering || got > lingering+yieldStep {
+			t.Errorf("rest after the last request: got %v, want about %v", got, lingering)
+		}
+		if got := paid(t, b, 1, time.Minute); got != 0 {
+			t.Errorf("rest without requests: got %v", got)
+		}
+	})
+}

@@ -1,0 +1,130 @@
+package engine_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/shoalstore/shoal/core"
+	"github.com/shoalstore/shoal/core/engine"
+	"github.com/shoalstore/shoal/core/slot"
+)
+
+// quick makes a cluster notice within half a second that a node is gone.
+func quick(o *engine.Options) {
+	o.Params = slot.Params{ReportEvery: 50 * time.Millisecond, Grant: 400 * time.Millisecond, LeaseUse: 350 * time.Millisecond}
+}
+
+// sharded creates a bucket whose objects have shards.
+func sharded(t *testing.T, o core.Objects, scheme core.Scheme) core.Bucket {
+	t.Helper()
+	b, err := o.CreateBucket(t.Context(), core.BucketName{Provider: core.Shoal, Name: "sharded"}, &core.Policy{Scheme: scheme, Domain: core.DomainNode, Inline: 1, ETag: "fast"}, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, "the bucket to be open", func() error {
+		now, err := o.Bucket(t.Context(), b.Alias)
+		if err == nil && now.State != core.BucketOK {
+			err = errors.New("it is " + string(now.State))
+		}
+		return err
+	})
+	return b
+}
+
+func putBody(t *testing.T, o core.Objects, b core.Bucket, key string, size int) {
+	t.Helper()
+	body := bytes.Repeat([]byte("shard"), size/5+1)[:size]
+	waitFor(t, "the write of "+key, func() error {
+		_, err := o.Put(t.Context(), b, key, bytes.NewReader(body), core.PutOptions{Size: int64(size)})
+		return err
+	})
+}
+
+// totals adds up what nodes say of reconcile.
+func totals(nodes []*engine.Node) (under, scans, moved int64) {
+	for _, n := range nodes {
+		s := n.Status()
+		under, scans, moved = under+s.Under, scans+s.Scans, moved+s.Moved
+	}
+	return under, scans, moved
+}
+
+// TestReconcileWaitsQuietly: while objects wait for a node, their slots are not
+// gone over again and again; what is written meanwhile is counted all the same.
+func TestReconcileWaitsQuietly(t *testing.T) {
+	const grace = 6 * time.Second
+	tc := startClusterWith(t, 4, 1, func(o *engine.Options) { quick(o); o.Grace = grace })
+	nodes, o := tc.nodes[:3], tc.nodes[0].Objects()
+	b := sharded(t, o, core.ErasureCoded(2, 2))
+	const objects = 30
+	for i := range objects {
+		putBody(t, o, b, fmt.Sprint("key", i), 1000)
+	}
+	lacking := func(want int64) func() error {
+		return func() error {
+			if under, _, _ := totals(nodes); under != want {
+				return fmt.Errorf("%d objects lack shards, want %d", under, want)
+			}
+			return nil
+		}
+	}
+	tc.net.cutOff(tc.nodes[3].ID())
+	waitFor(t, "all objects to be counted", lacking(objects))
+	down := time.Now()
+	_, before, _ := totals(nodes)
+	waitFor(t, "two thirds of the grace to pass", func() error {
+		if left := grace*2/3 - time.Since(down); left > 0 {
+			return fmt.Errorf("%v are left", left)
+		}
+		return nil
+	})
+	// A few slots may have changed their owners meanwhile.
+	if _, now, _ := totals(nodes); now-before > 16 {
+		t.Errorf("16 slots were gone over %d times while they waited", now-before)
+	}
+	putBody(t, o, b, "late", 1000)
+	waitFor(t, "the late object to be counted", lacking(objects+1))
+	tc.net.mend(tc.nodes[3].ID())
+	nodes = tc.nodes
+	waitFor(t, "all objects to be whole", lacking(0))
+}
+
+// TestReconcileBandwidth rebuilds what a node had at a limited rate.
+func TestReconcileBandwidth(t *testing.T) {
+	const limit = 1 << 20
+	tc := startClusterWith(t, 4, 1, func(o *engine.Options) {
+		quick(o)
+		o.Grace = 500 * time.Millisecond
+		o.ReconcileBandwidth = limit
+	})
+	nodes, o := tc.nodes[:3], tc.nodes[0].Objects()
+	b := sharded(t, o, core.Mirror(2))
+	for i := range 24 {
+		putBody(t, o, b, fmt.Sprint("key", i), 1<<20)
+	}
+	tc.net.cutOff(tc.nodes[3].ID())
+	waitFor(t, "the loss to be counted", func() error {
+		if under, _, _ := totals(nodes); under == 0 {
+			return errors.New("nothing lacks shards")
+		}
+		return nil
+	})
+	began := time.Now()
+	waitFor(t, "all objects to be whole", func() error {
+		if under, _, _ := totals(nodes); under > 0 {
+			return fmt.Errorf("%d objects lack shards", under)
+		}
+		return nil
+	})
+	took := time.Since(began)
+	_, _, moved := totals(nodes)
+	// What is moved is read and written. Each node may begin with a burst.
+	const burst = 256 << 10
+	least := time.Duration(float64(2*moved-int64(len(nodes))*burst) / float64(len(nodes)*limit) * float64(time.Second))
+	if moved == 0 || took < least {
+		t.Errorf("%d bytes were rebuilt in %v, want %v at least", moved, took, least)
+	}
+}
