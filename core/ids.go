@@ -40,6 +40,9 @@ const SystemBucket BucketID = 0
 // SlotID is a hash slot, 0 to S-1.
 type SlotID uint32
 
+// MaxSlots is the largest slot table, as its stored form allows.
+const MaxSlots = 1 << 20
+
 // Epoch numbers the maps of a cluster; each map is its predecessor's plus one.
 type Epoch uint64
 

@@ -8,9 +8,6 @@ import (
 	"github.com/shoalstore/shoal/core"
 )
 
-// maxSlots is the largest slot table, as its stored form allows.
-const maxSlots = 1 << 20
-
 // Initial makes the sealed map of epoch 1. As nothing is stored yet, all disks
 // of a slot are in sync at once; the owners are balanced over the nodes by
 // weight. Disks without a number get one in the order given; nodes and disks
@@ -22,8 +19,8 @@ func Initial(cluster string, slots, replicas int, nodes []core.Node, disks []cor
 	if cluster == "" {
 		return bad("the cluster has no id")
 	}
-	if slots < 1 || slots > maxSlots {
-		return bad("%d slots, want 1 to %d", slots, maxSlots)
+	if slots < 1 || slots > core.MaxSlots {
+		return bad("%d slots, want 1 to %d", slots, core.MaxSlots)
 	}
 	if err := checkReplicas(replicas); err != nil {
 		return nil, fmt.Errorf("first map: %w", err)

@@ -30,6 +30,9 @@ type scanRequest struct {
 	brief bool
 }
 
+// maxScan bounds the rows of a share.
+const maxScan = 100_000
+
 // scanReply is a node's share. Where it stops at the limit, everything up to
 // and including its last row is in it.
 type scanReply struct {
@@ -56,7 +59,7 @@ func decodeScan(b []byte) (*scanRequest, error) {
 	r.scan.Space = core.Space(d.byte())
 	r.scan.KeysOnly, r.brief = d.byte() != 0, d.byte() != 0
 	r.scan.Prefix, r.scan.AfterKey, r.scan.AfterSub, r.scan.Before = d.text(), d.text(), d.text(), d.text()
-	r.limit = int(d.uvarint())
+	r.limit = int(min(d.uvarint(), maxScan))
 	r.only = d.slots()
 	return r, d.err
 }
@@ -72,12 +75,18 @@ func appendSlots(b []byte, list []core.SlotID) []byte {
 	return b
 }
 
+// slots reads a list of slots, which ascends.
 func (d *reader) slots() []core.SlotID {
 	out := make([]core.SlotID, d.count())
-	last := core.SlotID(0)
+	last := uint64(0)
 	for i := range out {
-		last += core.SlotID(d.uvarint())
-		out[i] = last
+		step := d.uvarint()
+		if i > 0 && step == 0 || step > core.MaxSlots || last+step >= core.MaxSlots {
+			d.fail()
+			return nil
+		}
+		last += step
+		out[i] = core.SlotID(last)
 	}
 	return out
 }
