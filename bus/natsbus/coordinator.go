@@ -392,6 +392,38 @@ func (c *Coordinator) stop() {
 	}
 }
 
+// Generations lists, for `shoal recover`, the generations of which the directory
+// has a server's store with content, or the snapshot that they are made from.
+func Generations(dir string) ([]uint64, error) {
+	stores, err := generations(dir, "bus-")
+	if err != nil {
+		return nil, err
+	}
+	var out []uint64
+	for _, g := range stores {
+		store := filepath.Join(dir, generationName(g))
+		l, err := readLabel(store)
+		if err != nil || l.Closed {
+			continue
+		}
+		// A standalone server has no files of its group, but streams.
+		for _, name := range []string{natsFiles, "jetstream/$G/streams"} {
+			if has, err := exists(filepath.Join(store, name)); err != nil {
+				return nil, err
+			} else if has {
+				out = append(out, g)
+				break
+			}
+		}
+	}
+	snapshots, err := generations(dir, "snapshot-")
+	for _, g := range snapshots {
+		out = append(out, g+1)
+	}
+	slices.Sort(out)
+	return slices.Compact(out), err
+}
+
 // WriteSnapshot puts a generation's snapshot where a [Coordinator] with that
 // directory looks for it. It is for `shoal recover`: where too many coordinators
 // of that generation are lost for good, the next one is made from what an

@@ -6,7 +6,6 @@ import (
 
 	"github.com/shoalstore/shoal/cmd/shoal/internal/nodeserver"
 	"github.com/shoalstore/shoal/config"
-	"github.com/shoalstore/shoal/plugins/api"
 )
 
 // runServer runs a node until ctx ends.
@@ -22,9 +21,4 @@ func runInit(ctx context.Context, nodes []config.Config, in initOptions, log *sl
 // runJoin adds the node to the cluster of its seeds.
 func runJoin(ctx context.Context, c config.Config, log *slog.Logger) error {
 	return nodeserver.Join(ctx, c, log)
-}
-
-// runRecover makes a new map from the node's state.
-func runRecover(context.Context, config.Config, *slog.Logger) error {
-	return api.NotBuilt("shoal recover")
 }

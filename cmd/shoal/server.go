@@ -102,28 +102,6 @@ func newJoinCommand(o *options) *cobra.Command {
 	return cmd
 }
 
-// newRecoverCommand makes a map from what a node still has, where the majority
-// of the voters is lost for good.
-func newRecoverCommand(o *options) *cobra.Command {
-	var file string
-	cmd := &cobra.Command{
-		Use: "recover --config FILE", Short: "Bring back a cluster whose voters are lost, from this node's state", Args: exactly(0),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := config.Load(file, o.environ)
-			if err != nil {
-				return err
-			}
-			if err := o.confirm("Voters that come back later will be refused. Recover from this node's map?"); err != nil {
-				return err
-			}
-			return runRecover(cmd.Context(), c, o.serverLog(c))
-		},
-	}
-	addConfigFlag(cmd, &file)
-	o.addYes(cmd)
-	return cmd
-}
-
 func addConfigFlag(cmd *cobra.Command, file *string) {
 	cmd.Flags().StringVar(file, "config", "", "the node's configuration")
 	_ = cmd.MarkFlagRequired("config") // cannot fail: the flag exists

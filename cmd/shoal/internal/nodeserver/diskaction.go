@@ -143,6 +143,9 @@ func (s *server) rebuild(ctx context.Context, o disk.Options) error {
 func (s *server) take(ctx context.Context, i int, o disk.Options) error {
 	c := s.cfg.Disks[i]
 	opened, err := disk.Open(context.WithoutCancel(ctx), o)
+	if err == nil {
+		err = s.state.mayUse(opened)
+	}
 	s.note(c.Path, err)
 	if err != nil {
 		return err

@@ -14,7 +14,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/shoalstore/shoal/bus"
 	"github.com/shoalstore/shoal/bus/natsbus"
 	"github.com/shoalstore/shoal/config"
 	"github.com/shoalstore/shoal/core"
@@ -49,7 +48,10 @@ type server struct {
 	// unusable says why disks of the configuration are not open, by path.
 	unusable map[string]error
 
-	state  *state
+	state *state
+	// former are nodes that a recovery went on without; they are told of it
+	// when they come back after all.
+	former []core.Node
 	cache  *disk.Cache
 	peers  *peer.Transport
 	bus    *natsbus.Client
@@ -135,6 +137,9 @@ func (s *server) openAll(ctx context.Context) error {
 		if errors.Is(err, core.ErrLocked) {
 			return fmt.Errorf("disks[%d]: %w; %s", i, err, s.diskHint(name, err))
 		}
+		if err == nil {
+			err = s.state.mayUse(opened)
+		}
 		if err != nil {
 			failed = errors.Join(failed, fmt.Errorf("disks[%d]: %w; %s", i, err, s.diskHint(name, err)))
 			s.log.Error("disk cannot be used", "disk", name, "path", d.Path, "err", err, "hint", s.diskHint(name, err))
@@ -166,6 +171,8 @@ func (s *server) note(path string, why error) {
 func (s *server) diskHint(name string, err error) string {
 	id := s.cfg.Node.Name + "/" + name
 	switch {
+	case errors.Is(err, errExcluded):
+		return "if there is nothing on it that must be saved: `shoal disk format " + id + "`"
 	case errors.Is(err, core.ErrLocked):
 		return "stop the process that uses it, or take the disk out of one of the configurations"
 	case errors.Is(err, core.ErrNewer):
@@ -256,6 +263,12 @@ func (s *server) serve(ctx context.Context, known *core.Map, voter slot.VoterSta
 		return err
 	}
 	defer listeners.close()
+	if s.former, err = s.state.former(); err != nil {
+		return err
+	}
+	if err := s.busThere(known); err != nil {
+		return err
+	}
 	if err := s.connect(known, listeners.peer); err != nil {
 		return err
 	}
@@ -329,11 +342,15 @@ func (s *server) resolve(id core.NodeID) (string, bool) {
 	if m == nil {
 		return "", false
 	}
-	n := m.Node(id)
-	if n == nil {
-		return "", false
+	if n := m.Node(id); n != nil {
+		return n.Peer, true
 	}
-	return n.Peer, true
+	for i := range s.former {
+		if s.former[i].ID == id {
+			return s.former[i].Peer, true
+		}
+	}
+	return "", false
 }
 
 // busTarget is the set of coordinators that a map asks for: its voters.
@@ -510,42 +527,6 @@ func awaitEnd(ctx context.Context, layers []*layer) error {
 			return nil // which end returns
 		}
 		return fmt.Errorf("%s ended by itself", y.name)
-	}
-}
-
-// firstBus makes the first generation of the bus, out of nothing but the map
-// that `shoal init` has written, which is kept by every node. The first voter
-// does it; others only if that does not. On a bus that is there it does nothing.
-func (s *server) firstBus(ctx context.Context) error {
-	const look, patience = time.Second, 20 * time.Second
-	for m, changed := s.node.Maps(); m == nil; m, changed = s.node.Maps() {
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return nil
-		}
-	}
-	for turn := 0; ; turn++ {
-		t := busTarget(s.node.Map())
-		mine := slices.IndexFunc(t.Members, func(m natsbus.Member) bool { return m.Name == s.cfg.Node.Name })
-		if t.Generation > 1 || mine < 0 && s.cfg.Bus.URL == "" {
-			return waitEnd(ctx)
-		}
-		c, cancel := context.WithTimeout(ctx, look)
-		err := s.bus.Ready(c)
-		cancel()
-		if err != nil && turn >= 3*mine {
-			c, cancel = context.WithTimeout(ctx, patience)
-			err = s.bus.Import(c, bus.Snapshot{}, len(t.Members))
-			cancel()
-		}
-		if err == nil {
-			return waitEnd(ctx)
-		}
-		s.log.Debug("first generation of the bus is not ready yet", "err", err)
-		if s.clock.Wait(ctx, 200*time.Millisecond) != nil {
-			return nil
-		}
 	}
 }
 
