@@ -88,7 +88,16 @@ type Cluster struct {
 	SecretFile string `key:"secret_file"`
 	// Seeds are peer addresses of nodes to ask first.
 	Seeds []string `key:"seeds"`
+	// Reads is ReadsLease or ReadsConfirm.
+	Reads string `key:"reads"`
 }
+
+// What Cluster.Reads may be: reads that rest on the node's lease, or that a
+// majority of voters confirms.
+const (
+	ReadsLease   = "lease"
+	ReadsConfirm = "confirm"
+)
 
 // Credential is a key pair of a client. In the environment:
 // SHOAL_CREDENTIALS=key:secret,key2:secret2.
@@ -195,9 +204,10 @@ func (s Secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 // Default is the configuration before the file and the environment.
 func Default() Config {
 	return Config{
-		Node:   Node{Weight: 1},
-		Listen: Addresses{Client: ":7070", Peer: ":7170", Bus: ":7270", Route: ":7370"},
-		Region: "us-east-1",
+		Node:    Node{Weight: 1},
+		Listen:  Addresses{Client: ":7070", Peer: ":7170", Bus: ":7270", Route: ":7370"},
+		Cluster: Cluster{Reads: ReadsLease},
+		Region:  "us-east-1",
 		Defaults: Defaults{
 			Inline: 128 << 10,
 		},

@@ -169,6 +169,9 @@ func isLoopback(addr string) bool {
 }
 
 func (p *problems) cluster(c Cluster) {
+	if c.Reads != ReadsLease && c.Reads != ReadsConfirm {
+		p.add("cluster.reads", "got %q; want lease or confirm", c.Reads)
+	}
 	if len(c.Secret) < minSecret {
 		p.add("cluster.secret", "want at least %d characters, the same on every node (or cluster.secret_file)", minSecret)
 	}

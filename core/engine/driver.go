@@ -41,6 +41,8 @@ type driver struct {
 
 	effect  atomic.Pointer[core.Map]
 	metrics driverMetrics
+	// confirms, if not nil, says that reads are confirmed; guarded by mu.
+	confirms *confirms
 
 	mu      sync.Mutex
 	node    *slot.Node
@@ -75,7 +77,11 @@ func newDriver(clock core.Clock, log *slog.Logger, net Transport, cfg slot.Confi
 func (d *driver) step(f func(n *slot.Node, now core.Instant)) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	f(d.node, d.clock.Boot())
+	now := d.clock.Boot()
+	f(d.node, now)
+	if d.confirms != nil {
+		d.confirms.settle(d.node, now)
+	}
 	d.dispatch(d.node.Take())
 }
 

@@ -45,6 +45,10 @@ type Options struct {
 	// ReconcileBandwidth bounds, in bytes per second, what this node's
 	// reconcile reads and writes together; 0 is no limit.
 	ReconcileBandwidth int64
+	// ConfirmReads asks a majority of voters before each answer, once for all
+	// reads that wait, instead of trusting the lease: for machines that may be
+	// frozen together with their clocks.
+	ConfirmReads bool
 	// Params and Rules are the protocol's; leave them zero.
 	Params slot.Params
 }
@@ -100,6 +104,9 @@ func New(o Options) *Node {
 	n.driver = newDriver(o.Clock, o.Log, o.Transport, slot.Config{
 		ID: o.Self.ID, Boot: o.Boot, Params: o.Params, Voter: o.Voter, Started: o.Clock.Boot(),
 	})
+	if o.ConfirmReads {
+		n.driver.confirms = &confirms{}
+	}
 	n.keeper = newMapkeeper(n.driver, o.Clock, o.Log, o.Register, o.SaveMap)
 	n.driver.saveVoter = o.SaveVoter
 	n.driver.onChanges = func(c []core.Change) { n.keeper.ask(c) }

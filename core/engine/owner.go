@@ -72,7 +72,7 @@ func (w *write) run(ctx context.Context) (outcome, error) {
 	}
 	if err := w.check(ctx); err != nil {
 		// A refusal is an answer from what was read: it needs the lease.
-		if lost := n.driver.check(w.reading); lost != nil {
+		if lost := n.driver.answer(ctx, w.reading); lost != nil {
 			return outcome{}, lost
 		}
 		return outcome{}, w.refuse(ctx, err)
@@ -125,7 +125,7 @@ func (w *write) remembered(ctx context.Context, disk Disk) (outcome, bool, error
 		return outcome{}, false, err
 	}
 	// With the key locked, what was written under this id is settled.
-	if err := w.node.driver.check(w.reading); err != nil {
+	if err := w.node.driver.answer(ctx, w.reading); err != nil {
 		return outcome{}, false, err
 	}
 	out, err := answered(v, answer)
@@ -343,7 +343,7 @@ func (n *Node) getRows(ctx context.Context, s core.SlotID, k core.RowKey, data b
 	if err != nil && !errors.Is(err, core.ErrNotFound) && !errors.Is(err, core.ErrNoSuchUpload) {
 		return core.Row{}, nil, err
 	}
-	if lost := n.driver.check(g); lost != nil {
+	if lost := n.driver.answer(ctx, g); lost != nil {
 		return core.Row{}, nil, lost
 	}
 	return row, value, err

@@ -240,6 +240,11 @@ func (n *Node) scanOwned(ctx context.Context, r *scanRequest) (*scanReply, error
 			return nil, err
 		}
 	}
+	if n.driver.confirms != nil {
+		if err := n.driver.confirm(ctx); err != nil {
+			return nil, err
+		}
+	}
 	rep.held = kept(rights)
 	rep.found = onlyHeld(rep.found, rep.held)
 	return rep, nil

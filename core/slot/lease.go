@@ -82,6 +82,28 @@ func (n *Node) report() {
 	}
 }
 
+// Report sends a report ahead of its time.
+func (n *Node) Report(now core.Instant) {
+	n.now = now
+	if n.newest != nil {
+		n.report()
+	}
+}
+
+// GrantedSince says whether a majority of voters has granted the lease to a
+// report that was sent at that time or later. What was read before then was
+// read while no map in effect took it from this node: unlike [Node.HoldsLease],
+// this holds on a machine that was frozen together with its clocks.
+func (n *Node) GrantedSince(t core.Instant) bool {
+	since := func(voters []core.Voter) bool {
+		return core.Majority(voters, func(v core.Voter) bool {
+			sent, ok := n.lease.sent[v]
+			return ok && sent >= t
+		})
+	}
+	return n.effect != nil && since(n.effect.Voters) && (n.newest == n.effect || since(n.newest.Voters))
+}
+
 func (n *Node) onGrant(from core.NodeID, m *Message) {
 	if m.Boot != n.boot {
 		return

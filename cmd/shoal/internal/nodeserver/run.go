@@ -279,6 +279,7 @@ func (s *server) serve(ctx context.Context, known *core.Map, voter slot.VoterSta
 		Clock: s.clock, Log: s.log, Voter: voter, SaveVoter: s.state.saveVoter, Map: known, SaveMap: s.state.saveMap,
 		Coder:    func(c core.Scheme) core.Coder { return s.coders.get(c, s.clock) },
 		Defaults: s.defaults(), ReconcileBandwidth: int64(s.cfg.Limits.ReconcileBandwidth),
+		ConfirmReads: s.cfg.Cluster.Reads == config.ReadsConfirm,
 	})
 	for _, d := range s.disks {
 		s.node.AddDisk(engine.LocalDisk{UUID: d.disk.Identity().UUID, Name: d.name, Weight: d.weight, Disk: d.disk})
