@@ -197,11 +197,23 @@ func (n *Node) allParts(ctx context.Context, b core.BucketID, key, id string) (m
 }
 
 // CompleteUpload makes an object of the parts named.
+//
+// Parts are moved as objects are, when nodes and disks come and go: where that
+// came in between they are read again.
 func (o *Objects) CompleteUpload(ctx context.Context, bucket core.Bucket, key, id string, names []core.CompletePart, opt core.PutOptions) (core.ObjectInfo, error) {
 	if err := core.ValidateKey(key); err != nil {
 		return core.ObjectInfo{}, err
 	}
-	n := o.node
+	const tries = 5
+	for i := 1; ; i++ {
+		out, err := o.node.complete(ctx, bucket, key, id, names, opt)
+		if !errors.Is(err, core.ErrConflict) || i == tries {
+			return out, err
+		}
+	}
+}
+
+func (n *Node) complete(ctx context.Context, bucket core.Bucket, key, id string, names []core.CompletePart, opt core.PutOptions) (core.ObjectInfo, error) {
 	m := n.mutation(&bucket, key, completeRequest(id))
 	u, err := n.upload(ctx, bucket.ID, key, id)
 	if errors.Is(err, core.ErrNoSuchUpload) {
@@ -238,13 +250,19 @@ func (o *Objects) CompleteUpload(ctx context.Context, bucket core.Bucket, key, i
 }
 
 // finishUpload writes the object. Its shards belong to the parts, so nothing
-// is discarded when that is refused.
+// is discarded when that is refused; those of a disk that is leaving are put
+// somewhere else first, and are left to the sweep then.
 func (n *Node) finishUpload(ctx context.Context, bucket *core.Bucket, key string, st *stored, m *mutation) (core.ObjectInfo, error) {
 	brief := st.rec
 	brief.Inline, brief.Extents = nil, nil
 	m.entry.Answer = core.AppendRecord(nil, &brief)
-	m.entry.Rows = append(objectRows(bucket.ID, key, st), m.entry.Rows...)
-	out, err := n.write(ctx, m)
+	end := m.entry.Rows
+	var out outcome
+	err := n.writePlaced(ctx, bucket, key, &st.rec, func() (err error) {
+		m.entry.Rows = append(objectRows(bucket.ID, key, st), end...)
+		out, err = n.write(ctx, m)
+		return err
+	})
 	if err != nil {
 		return core.ObjectInfo{}, err
 	}
