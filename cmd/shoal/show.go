@@ -188,7 +188,7 @@ func (o *options) listDisks(ctx context.Context, c *client.Client, args []string
 }
 
 func (o *options) printDisks(disks []api.Disk) error {
-	t := newTable("DISK", "STATE", ">WEIGHT", ">SLOTS", ">OBJECTS", ">USED", ">CAPACITY", ">ERRORS", "PATH")
+	t := newTable("DISK", "STATE", ">WEIGHT", ">SLOTS", ">OBJECTS", ">SHARDS", ">USED", ">CAPACITY", ">ERRORS", "PATH")
 	for _, d := range disks {
 		if o.json {
 			if err := o.printJSON(d); err != nil {
@@ -196,7 +196,7 @@ func (o *options) printDisks(disks []api.Disk) error {
 			}
 			continue
 		}
-		t.add(d.ID, string(d.State), formatWeight(d.Weight), strconv.Itoa(d.Slots), strconv.FormatInt(d.Objects, 10),
+		t.add(d.ID, string(d.State), formatWeight(d.Weight), strconv.Itoa(d.Slots), strconv.FormatInt(d.Objects, 10), strconv.FormatInt(d.Shards, 10),
 			formatBytes(d.Used), formatBytes(d.Capacity), strconv.FormatInt(d.Errors, 10), d.Path)
 	}
 	if o.json {

@@ -79,6 +79,7 @@ type change struct {
 	slots   map[core.SlotID]*slotWork
 	order   []core.SlotID
 	key     []byte
+	objects int64 // versions of rows of objects that come, less those that go
 }
 
 // slotWork is a slot as it will be after the change.
@@ -154,6 +155,7 @@ func (c *change) commit(o *pebble.WriteOptions) error {
 		c.d.fail.fail(err)
 		return err
 	}
+	c.d.objects.Add(c.objects)
 	return c.b.Close()
 }
 
@@ -271,6 +273,9 @@ func (c *change) putRow(slot core.SlotID, e *core.Entry, r *core.Row, row *pendi
 	sealValue(op.Key, op.Value)
 	if err := op.Finish(); err != nil {
 		return err
+	}
+	if isObject(row.prefix, row.flags) {
+		c.objects++
 	}
 	key := indexKey(slot, e.Version.Seq, row.n)
 	return c.b.Set(key, encodeIndex(key, &indexEntry{
@@ -430,6 +435,9 @@ func (c *change) dropStretch(w *slotWork, after, upTo uint64) error {
 
 // dropRow removes a version of a row.
 func (c *change) dropRow(slot core.SlotID, prefix []byte, s suffix) error {
+	if isObject(prefix, s.flags) {
+		c.objects--
+	}
 	c.key = appendSuffix(append(c.key[:0], prefix...), s.version, s.flags, s.n)
 	if err := c.b.Delete(c.key, nil); err != nil {
 		return err

@@ -96,6 +96,7 @@ type Disk struct {
 	slotsMu sync.RWMutex
 	slots   map[core.SlotID]*slotRows
 	voids   atomic.Int64 // slots with a void mark
+	objects atomic.Int64 // versions of rows of objects
 }
 
 var (

@@ -198,7 +198,7 @@ func (d *Disk) fillRows() (err error) {
 	}
 	for name, v := range map[string][]byte{
 		aboutUUID:   sealValue(aboutKey(aboutUUID), append(make([]byte, sumSize), d.id.UUID...)),
-		aboutCounts: encodeCounts(aboutKey(aboutCounts), 0, 0),
+		aboutCounts: encodeCounts(aboutKey(aboutCounts), 0, 0, 0),
 	} {
 		if err := rows.db.Set(aboutKey(name), v, pebble.Sync); err != nil {
 			return err

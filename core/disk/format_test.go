@@ -181,7 +181,7 @@ func FuzzValues(f *testing.F) {
 	f.Add(encodeIndex(key, &indexEntry{term: 1, boot: 2, time: 3, prefix: []byte("r")})[sumSize:])
 	f.Add(encodeHead(key, &head{term: 1, request: core.RequestID{1}})[sumSize:])
 	f.Add(encodeAnswer(key, 5, []byte("answer"))[sumSize:])
-	f.Add(encodeCounts(key, 5, 6)[sumSize:])
+	f.Add(encodeCounts(key, 5, 6, 7)[sumSize:])
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, payload []byte) {
 		v := sealValue(key, append(make([]byte, sumSize), payload...))
@@ -195,8 +195,8 @@ func FuzzValues(f *testing.F) {
 			t.Errorf("head %+v", h)
 		}
 		_, _, _ = decodeAnswer(key, v)
-		if n, bytes, err := decodeCounts(key, v); err == nil && (n < 0 || bytes < 0) {
-			t.Errorf("counts %d, %d", n, bytes)
+		if n, bytes, objects, err := decodeCounts(key, v); err == nil && (n < 0 || bytes < 0 || objects < 0) {
+			t.Errorf("counts %d, %d, %d", n, bytes, objects)
 		}
 		v[len(v)/2] ^= 4
 		for _, err := range []error{

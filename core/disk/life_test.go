@@ -537,6 +537,29 @@ func TestCounts(t *testing.T) {
 		}
 	}
 	check("new", 0, 0, true)
+	objects := func(when string, want int64) {
+		t.Helper()
+		if s, err := d.Stats(t.Context()); err != nil || s.Objects != want {
+			t.Errorf("%s: got %d objects, %v; want %d", when, s.Objects, err, want)
+		}
+	}
+	write := func(slot core.SlotID, b core.SlotBatch) {
+		t.Helper()
+		b.Slot = slot
+		must(t, d.Apply(t.Context(), []core.SlotBatch{b}))
+	}
+	for slot := range core.SlotID(2) {
+		for seq := uint64(1); seq <= 5; seq++ {
+			e := put(seq, fmt.Sprint("key", slot, seq%4), "v") // the fifth replaces the first
+			write(slot, core.SlotBatch{Append: []core.Entry{e}, Commit: &e.Version})
+		}
+		e := put(6, fmt.Sprint("key", slot, 2), "")
+		e.Rows[0].Deleted, e.Rows[0].Value = true, nil
+		part := core.Row{RowKey: core.RowKey{Bucket: 1, Space: core.SpacePart, Key: "p"}, Version: e.Version, Value: []byte("v")}
+		e.Rows = append(e.Rows, part)
+		write(slot, core.SlotBatch{Append: []core.Entry{e}, Commit: &e.Version})
+	}
+	objects("written", 6)
 	for i := range shardCount {
 		meta, body := damageShard(i)
 		writeShard(t, d, meta, body)
@@ -547,6 +570,14 @@ func TestCounts(t *testing.T) {
 	must(t, d.Close())
 	d = open(t, small(m, "/d"))
 	check("opened again", 3, total, true)
+	objects("opened again", 6)
+	write(1, core.SlotBatch{Remove: true})
+	for more := true; more; {
+		var err error
+		more, err = d.Reclaim(t.Context(), 2)
+		must(t, err)
+	}
+	objects("a slot reclaimed", 3)
 	meta, _ := damageShard(0)
 	must(t, d.Delete(t.Context(), meta.ID))
 	must(t, d.Delete(t.Context(), meta.ID))
@@ -556,6 +587,7 @@ func TestCounts(t *testing.T) {
 	check("killed", 0, 0, false)
 	must(t, d.Count(t.Context()))
 	check("counted", 3, total, true)
+	objects("counted", 6)
 }
 
 // TestSection reads a shard through the file that sendfile would be given.

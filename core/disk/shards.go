@@ -274,7 +274,7 @@ func (s *shardDirs) loadCounts() error {
 	if err != nil {
 		return s.d.readError("meta", err)
 	}
-	count, bytes, err := decodeCounts(key, v)
+	count, bytes, objects, err := decodeCounts(key, v)
 	if cerr := closer.Close(); err == nil {
 		err = cerr
 	}
@@ -287,6 +287,7 @@ func (s *shardDirs) loadCounts() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.counted, s.count, s.bytes = true, count, bytes
+	s.d.objects.Store(objects)
 	return nil
 }
 
@@ -298,7 +299,7 @@ func (s *shardDirs) saveCounts() error {
 		return nil
 	}
 	key := aboutKey(aboutCounts)
-	if err := s.d.db.Set(key, encodeCounts(key, count, bytes), pebble.Sync); err != nil {
+	if err := s.d.db.Set(key, encodeCounts(key, count, bytes, max(0, s.d.objects.Load())), pebble.Sync); err != nil {
 		return s.d.readError("meta", err)
 	}
 	return s.d.fail.err()
@@ -312,11 +313,14 @@ func (s *shardDirs) add(n, bytes int64) {
 	s.bytes += bytes
 }
 
-// Count goes through all shards and counts them, which [Stats] then knows. It
-// is needed only where the disk was not closed in good order. It takes a system
-// call per shard; writes and deletes meanwhile may be counted twice or not at
-// all, until the next Count.
+// Count goes through all shards and rows and counts them, which [Stats] then
+// knows. It is needed only where the disk was not closed in good order. It takes
+// a system call per shard; writes and deletes meanwhile may be counted twice or
+// not at all, until the next Count.
 func (d *Disk) Count(ctx context.Context) error {
+	if err := d.countObjects(ctx); err != nil {
+		return err
+	}
 	var count, bytes int64
 	for dir := range dirCount {
 		ids, err := d.shardIDs(ctx, dir)

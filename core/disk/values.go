@@ -190,21 +190,22 @@ func decodeAnswer(key, v []byte) (time int64, answer []byte, err error) {
 	return time, f.b, nil
 }
 
-func encodeCounts(key []byte, shards, bytes int64) []byte {
+func encodeCounts(key []byte, shards, bytes, objects int64) []byte {
 	b := make([]byte, sumSize, sumSize+20)
 	b = binary.AppendUvarint(b, uint64(shards))
-	return sealValue(key, binary.AppendUvarint(b, uint64(bytes)))
+	b = binary.AppendUvarint(b, uint64(bytes))
+	return sealValue(key, binary.AppendUvarint(b, uint64(objects)))
 }
 
-func decodeCounts(key, v []byte) (shards, bytes int64, err error) {
+func decodeCounts(key, v []byte) (shards, bytes, objects int64, err error) {
 	p, err := openValue(key, v)
 	if err != nil {
-		return 0, 0, err
+		return 0, 0, 0, err
 	}
 	f := fields{b: p, ok: true}
-	shards, bytes = int64(f.next()), int64(f.next())
-	if !f.ok || shards < 0 || bytes < 0 {
-		return 0, 0, malformed("shard counts", key)
+	shards, bytes, objects = int64(f.next()), int64(f.next()), int64(f.next())
+	if !f.ok || shards < 0 || bytes < 0 || objects < 0 {
+		return 0, 0, 0, malformed("counts", key)
 	}
-	return shards, bytes, nil
+	return shards, bytes, objects, nil
 }

@@ -92,8 +92,11 @@ type Disk struct {
 	Capacity int64          `json:"capacity"`
 	Used     int64          `json:"used"`
 	// Slots is the number of slots of which the disk keeps the records.
-	Slots   int   `json:"slots"`
+	Slots int `json:"slots"`
+	// Objects is the number of objects of which it has the records, Shards
+	// that of the pieces of objects on it.
 	Objects int64 `json:"objects"`
+	Shards  int64 `json:"shards"`
 	Errors  int64 `json:"errors"` // of I/O, since the node's start
 	// Problem says why the node cannot use the disk, where it cannot.
 	Problem string `json:"problem,omitempty"`

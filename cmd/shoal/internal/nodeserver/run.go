@@ -441,6 +441,7 @@ func (s *server) runAll(ctx context.Context, l listeners) error {
 	start("jobs", s.jobs.Run)
 	start("services", s.serveBus)
 	start("performance", s.meter.run)
+	start("counts", s.countDisks)
 	web := &http.Server{
 		Handler: handler, ReadHeaderTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute,
 		BaseContext: func(net.Listener) context.Context { return base },

@@ -41,6 +41,8 @@ type localDisk struct {
 	Path     string `json:"path"`
 	Capacity int64  `json:"capacity"`
 	Used     int64  `json:"used"`
+	Objects  int64  `json:"objects"`
+	Shards   int64  `json:"shards"`
 	Errors   int64  `json:"errors"`
 	Problem  string `json:"problem,omitempty"`
 }
@@ -54,6 +56,7 @@ func (s *server) serveLocal(ctx context.Context, _ core.NodeID, _ []byte) ([]byt
 		}
 		l := localDisk{
 			UUID: d.disk.Identity().UUID, Path: d.path, Capacity: st.Capacity, Used: st.MetaBytes + st.ShardBytes,
+			Objects: st.Objects, Shards: st.Shards,
 			Errors: st.Corruptions + st.Reads.Errors + st.Writes.Errors + st.Syncs.Errors,
 		}
 		if err := d.disk.Err(); err != nil {
@@ -375,6 +378,7 @@ func (c clusterService) Disks(ctx context.Context, node core.NodeID) ([]api.Disk
 		for _, l := range locals[d.Node].Disks {
 			if l.UUID == d.UUID {
 				a.Path, a.Capacity, a.Used, a.Errors, a.Problem = l.Path, l.Capacity, l.Used, l.Errors, l.Problem
+				a.Objects, a.Shards = l.Objects, l.Shards
 			}
 		}
 		for _, l := range locals[d.Node].Unusable {
@@ -671,4 +675,19 @@ func (p performanceService) Performance(ctx context.Context) (api.Performance, e
 	}
 	out.Total = totalPerformance(out.Nodes)
 	return out, nil
+}
+
+// countDisks counts what is on disks that were not closed in good order.
+func (s *server) countDisks(ctx context.Context) error {
+	for _, d := range s.openDisks() {
+		st, err := d.disk.Stats(ctx)
+		if err == nil && !st.Counted {
+			err = d.disk.Count(ctx)
+		}
+		if err != nil && ctx.Err() == nil {
+			s.log.Warn("disk could not be counted; what is shown of it is too little", "disk", d.name, "err", err)
+		}
+	}
+	<-ctx.Done()
+	return nil
 }
