@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/shoalstore/shoal/bus"
 	"github.com/shoalstore/shoal/bus/membus"
 	"github.com/shoalstore/shoal/core"
 	"github.com/shoalstore/shoal/core/disk"
@@ -137,11 +138,24 @@ type testCluster struct {
 
 func startCluster(t *testing.T, nodes, disks int) *testCluster {
 	t.Helper()
-	return startClusterWith(t, nodes, disks, func(*engine.Options) {})
+	return startClusterOf(t, nodes, disks, hooks{})
 }
 
 // startClusterWith starts a cluster of nodes with other options.
 func startClusterWith(t *testing.T, nodes, disks int, with func(*engine.Options)) *testCluster {
+	t.Helper()
+	return startClusterOf(t, nodes, disks, hooks{node: with})
+}
+
+// hooks change what a cluster is made of; nil ones change nothing. made sees
+// each node before it runs.
+type hooks struct {
+	node func(*engine.Options)
+	disk func(*disk.Options)
+	made func(*engine.Node, bus.Bus)
+}
+
+func startClusterOf(t *testing.T, nodes, disks int, h hooks) *testCluster {
 	t.Helper()
 	open := map[core.NodeID][]*disk.Disk{}
 	c := clock{time.Now()}
@@ -159,6 +173,9 @@ func startClusterWith(t *testing.T, nodes, disks int, with func(*engine.Options)
 		}
 		for j := range disks {
 			o := disk.Options{Dir: filepath.Join(t.TempDir(), "disk"), Clock: c, Cluster: "test", Node: id, Reserve: -1}
+			if h.disk != nil {
+				h.disk(&o)
+			}
 			ident, err := disk.Format(t.Context(), disk.FormatOptions{Options: o})
 			if err != nil {
 				t.Fatal(err)
@@ -202,8 +219,13 @@ func startClusterWith(t *testing.T, nodes, disks int, with func(*engine.Options)
 			Voter: voter, SaveVoter: func(slot.VoterState) error { return nil }, Map: m, SaveMap: func(*core.Map) error { return nil },
 			Coder: func(s core.Scheme) core.Coder { return coder(t, s, c) },
 		}
-		with(&o)
+		if h.node != nil {
+			h.node(&o)
+		}
 		n := engine.New(o)
+		if h.made != nil {
+			h.made(n, b.Client())
+		}
 		for _, d := range local[member.ID] {
 			n.AddDisk(d)
 		}
