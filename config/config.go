@@ -124,6 +124,17 @@ type TLS struct {
 	Client TLSFiles `key:"client"`
 	// Peer is mutual: CA signs the certificate of every node.
 	Peer TLSFiles `key:"peer"`
+	// Bus is for the embedded bus: its clients, who check the certificate and
+	// show user and password, and, mutually, its servers. Empty is as Peer.
+	Bus TLSFiles `key:"bus"`
+}
+
+// ForBus are the files of the embedded bus.
+func (t TLS) ForBus() TLSFiles {
+	if t.Bus.Enabled() {
+		return t.Bus
+	}
+	return t.Peer
 }
 
 // TLSFiles are PEM files; all empty means plain TCP.

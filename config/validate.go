@@ -28,7 +28,7 @@ func (c Config) Validate() error {
 	p.cluster(c.Cluster)
 	p.credentials(c)
 	p.bus(c.Bus)
-	p.tls(c.TLS)
+	p.tls(c.TLS, c.Bus.URL != "")
 	p.backends(c.Backends)
 	p.rest(c)
 	return errors.Join(p...)
@@ -215,7 +215,7 @@ func (p *problems) bus(b Bus) {
 			{"creds", b.Creds}, {"user", b.User}, {"password", string(b.Password)}, {"ca", b.CA}, {"cert", b.Cert}, {"key", b.Key},
 		} {
 			if f.value != "" {
-				p.add("bus."+f.key, "only has a meaning with bus.url; the embedded bus takes its keys from cluster.secret and credentials")
+				p.add("bus."+f.key, "only has a meaning with bus.url; the embedded bus takes its keys from cluster.secret and credentials, its certificates from tls.bus")
 			}
 		}
 		return
@@ -237,11 +237,11 @@ func (p *problems) bus(b Bus) {
 	}
 }
 
-func (p *problems) tls(t TLS) {
+func (p *problems) tls(t TLS, outside bool) {
 	for _, f := range []struct {
 		path  string
 		files TLSFiles
-	}{{"tls.client", t.Client}, {"tls.peer", t.Peer}} {
+	}{{"tls.client", t.Client}, {"tls.peer", t.Peer}, {"tls.bus", t.Bus}} {
 		if (f.files.Cert == "") != (f.files.Key == "") {
 			p.add(f.path, "cert and key come together")
 		}
@@ -251,6 +251,13 @@ func (p *problems) tls(t TLS) {
 	}
 	if t.Peer.Cert != "" && t.Peer.CA == "" {
 		p.add("tls.peer.ca", "is missing; nodes prove themselves to each other by certificates that it signs")
+	}
+	switch {
+	case t.Bus.Cert == "":
+	case t.Bus.CA == "":
+		p.add("tls.bus.ca", "is missing; coordinators prove themselves to each other by certificates that it signs")
+	case outside:
+		p.add("tls.bus", "only has a meaning for the embedded bus; with bus.url use bus.ca, bus.cert and bus.key")
 	}
 }
 

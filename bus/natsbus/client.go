@@ -469,7 +469,7 @@ func (c *Client) translate(err error) error {
 		errors.Is(err, nats.ErrAuthExpired), errors.Is(err, nats.ErrAuthRevoked), errors.Is(err, nats.ErrAccountAuthExpired):
 		return fmt.Errorf("the bus refuses this node's credentials (check bus.user, bus.password or bus.creds): %w: %w", core.ErrPermission, err)
 	case errors.As(err, &cert), errors.Is(err, nats.ErrSecureConnRequired), errors.Is(err, nats.ErrSecureConnWanted):
-		return fmt.Errorf("the bus and this node do not agree on TLS (check bus.ca, bus.cert, bus.key): %w: %w", core.ErrUnavailable, err)
+		return fmt.Errorf("the bus and this node do not agree on TLS (check tls.bus, or for a bus outside bus.ca, bus.cert, bus.key): %w: %w", core.ErrUnavailable, err)
 	}
 	return fmt.Errorf("%w: %w", core.ErrUnavailable, err)
 }

@@ -57,6 +57,28 @@ func tlsConfigs(c config.Config) (client, peer *tls.Config, err error) {
 	return client, peer, nil
 }
 
+// busTLS is TLS of the embedded bus, all nil where it is off.
+type busTLS struct {
+	// client is what the node shows and checks as a client, server what its
+	// server shows clients; route serves both ends between servers.
+	client, server, route *tls.Config
+}
+
+// busTLSConfigs reads the certificates of the embedded bus.
+func busTLSConfigs(c config.Config) (t busTLS, err error) {
+	f := c.TLS.ForBus()
+	if !f.Enabled() || c.Bus.URL != "" {
+		return t, nil
+	}
+	if t.client, err = tlsConfig(f); err != nil {
+		return t, fmt.Errorf("tls.bus: %w", err)
+	}
+	t.server, t.route = t.client.Clone(), t.client.Clone()
+	// Clients show user and password; servers prove themselves to one another.
+	t.route.ClientAuth, t.route.ClientCAs = tls.RequireAndVerifyClientCert, t.route.RootCAs
+	return t, nil
+}
+
 func tlsConfig(f config.TLSFiles) (*tls.Config, error) {
 	out := &tls.Config{MinVersion: tls.VersionTLS12}
 	if f.Cert != "" {

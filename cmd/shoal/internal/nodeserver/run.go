@@ -307,15 +307,19 @@ func (s *server) connect(known *core.Map, l net.Listener) (err error) {
 	if err != nil {
 		return err
 	}
+	secure, err := busTLSConfigs(s.cfg)
+	if err != nil {
+		return err
+	}
 	target := busTarget(known)
 	var urls []string
 	for _, m := range target.Members {
-		urls = append(urls, natsbus.ClientURL(m.Client, false))
+		urls = append(urls, natsbus.ClientURL(m.Client, secure.client != nil))
 	}
 	user, password := busLogin(s.cfg)
 	o := natsbus.ClientOptions{
 		URLs: urls, Generation: target.Generation, Name: s.cfg.Node.Name, Logger: s.log,
-		Credentials: natsbus.Credentials{User: user, Password: password},
+		Credentials: natsbus.Credentials{User: user, Password: password}, TLS: secure.client,
 	}
 	if s.cfg.Bus.URL != "" {
 		return s.connectOutside(o)
@@ -328,6 +332,7 @@ func (s *server) connect(known *core.Map, l net.Listener) (err error) {
 			Name: s.cfg.Node.Name, Cluster: s.state.id.Cluster, Dir: s.state.file("bus"),
 			ClientAddr: s.cfg.Listen.Bus, RouteAddr: s.cfg.Listen.Route,
 			User: user, Password: password, RouteSecret: string(s.cfg.Cluster.Secret), Logger: s.log,
+			ClientTLS: secure.server, RouteTLS: secure.route,
 		},
 		Client: s.bus, Clock: s.clock, Logger: s.log,
 	})
