@@ -443,6 +443,50 @@ func TestFailedShardSyncFailsTheDisk(t *testing.T) {
 	wantErr(t, "the shard whose sync failed", err, core.ErrNotFound)
 }
 
+// TestRoomForRows fills the space that rows were last told to have by a shard
+// and by rows. New rows are refused once the reserve is reached, well before the
+// disk cannot take what was already promised.
+func TestRoomForRows(t *testing.T) {
+	m := vfs.NewMem(vfs.MemOptions{})
+	format(t, small(m, "/d"))
+	d := open(t, small(m, "/d"))
+	row := func(seq uint64, size int) {
+		t.Helper()
+		e := put(seq, fmt.Sprint("k", seq), strings.Repeat("v", size))
+		must(t, d.Apply(t.Context(), []core.SlotBatch{{Slot: 1, Append: []core.Entry{e}, Commit: &e.Version}}))
+	}
+	leave := func(free int64) {
+		t.Helper()
+		u, err := m.Usage("/d")
+		must(t, err)
+		m.SetCapacity(u.Total - u.Free + free)
+	}
+	row(1, 10)
+	must(t, d.RowRoom(1000))
+	const reserve = 4 << 20
+	leave(reserve + 100_000)
+	w, err := d.Create(t.Context(), core.ShardMeta{ID: core.ShardID{Index: 9}}, 0)
+	must(t, err)
+	must(t, w.Close())
+	must(t, d.RowRoom(1000)) // it was not asked again
+	for range 16 {
+		w, err := d.Create(t.Context(), core.ShardMeta{ID: core.ShardID{Index: 9}}, 90_000)
+		must(t, err)
+		must(t, w.Close())
+	}
+	wantErr(t, "beyond the reserve, after shards", d.RowRoom(110_000), core.ErrNoSpace)
+	row(2, 110_000) // promised before
+
+	leave(1 << 30)
+	row(3, 10)
+	leave(reserve + 100_000)
+	must(t, d.RowRoom(110_000)) // it was not asked again
+	for seq := uint64(4); seq < 16; seq++ {
+		row(seq, 100_000)
+	}
+	wantErr(t, "beyond the reserve, after rows", d.RowRoom(110_000), core.ErrNoSpace)
+}
+
 // TestFullWithoutReserve fills the file system to its last byte under Pebble.
 // The disk fails as full, the process lives, reads go on, and once there is
 // space everything acknowledged is there.
