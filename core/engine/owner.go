@@ -51,6 +51,24 @@ type write struct {
 	replaced []core.Row
 }
 
+// room refuses a write for which one of this node's disks has no space, before
+// anything is promised. What frees space is small. A full disk of another node
+// stays silent, and the slot goes on without it.
+func (w *write) room() error {
+	size := int64(w.m.entry.Size())
+	if size <= smallEntry {
+		return nil
+	}
+	for _, id := range w.node.driver.effect.Load().Slots[w.m.slot].Insync {
+		if r, ok := w.node.localDisk(id).(interface{ RowRoom(bytes int64) error }); ok {
+			if err := r.RowRoom(size); err != nil {
+				return fmt.Errorf("slot %d: %w", w.m.slot, err)
+			}
+		}
+	}
+	return nil
+}
+
 func (w *write) run(ctx context.Context) (outcome, error) {
 	n := w.node
 	g, disk, err := n.reading(w.m.slot)
@@ -58,14 +76,8 @@ func (w *write) run(ctx context.Context) (outcome, error) {
 		return outcome{}, err
 	}
 	w.reading = g
-	if r, ok := disk.(interface{ RowRoom(bytes int64) error }); ok {
-		// A full disk refuses before it has promised anything. What frees
-		// space is small.
-		if size := int64(w.m.entry.Size()); size > smallEntry {
-			if err := r.RowRoom(size); err != nil {
-				return outcome{}, fmt.Errorf("slot %d: %w", w.m.slot, err)
-			}
-		}
+	if err := w.room(); err != nil {
+		return outcome{}, err
 	}
 	if out, done, err := w.remembered(ctx, disk); done || err != nil {
 		return out, err

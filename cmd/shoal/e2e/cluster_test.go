@@ -42,10 +42,16 @@ type cluster struct {
 // by then, the ends of the nodes' logs are shown.
 func startCluster(t *testing.T, nodes, disks int) *cluster {
 	t.Helper()
+	return startClusterOf(t, os.Getenv(binVar), nodes, disks)
+}
+
+// startClusterOf is startCluster with a program for the nodes.
+func startClusterOf(t *testing.T, program string, nodes, disks int) *cluster {
+	t.Helper()
 	name := strings.ToLower(strings.ReplaceAll(t.Name(), "/", "-"))
 	c := &cluster{
 		Cluster: devcluster.New(devcluster.Options{
-			StateDir: os.Getenv(stateVar), Name: name, Executable: os.Getenv(binVar), Env: os.Environ(), Report: t.Logf,
+			StateDir: os.Getenv(stateVar), Name: name, Executable: program, Env: os.Environ(), Report: t.Logf,
 		}),
 		t: t, name: name, urls: map[string]string{}, logs: map[string]string{},
 	}
@@ -144,6 +150,7 @@ func (c *cluster) shoal(first string, args ...string) (string, error) {
 func (c *cluster) s3(node string, timeout time.Duration, retries int) *s3.Client {
 	transport := &http.Transport{
 		DialContext: (&net.Dialer{Timeout: 2 * time.Second}).DialContext, MaxIdleConnsPerHost: 16, ResponseHeaderTimeout: timeout,
+		ExpectContinueTimeout: time.Second, // as in the SDK's own
 	}
 	c.t.Cleanup(transport.CloseIdleConnections)
 	return s3.New(s3.Options{
