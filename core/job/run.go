@@ -197,7 +197,8 @@ func (r *run) adopt(owned map[core.SlotID]core.Epoch) []core.SlotID {
 	return todo
 }
 
-// unfinished says whether some owned slot is not through yet.
+// unfinished says whether some slot of the node is not through yet, or will
+// have to be gone through.
 func (r *run) unfinished() bool {
 	r.mu.Lock()
 	phase := r.phase
@@ -205,7 +206,20 @@ func (r *run) unfinished() bool {
 	if phase != Planning && phase != Running && phase != Verifying {
 		return false
 	}
-	return len(r.adopt(r.m.o.Node.OwnedSlots())) > 0
+	served := r.m.o.Node.OwnedSlots()
+	return len(r.adopt(served)) > 0 || awaits(r.m.o.Node.Map(), r.m.o.Node.ID(), len(served))
+}
+
+// awaits says whether the map gives a node more slots than it serves: those it
+// is taking over, or all while it has no lease. Nobody tells when that is over.
+func awaits(m *core.Map, self core.NodeID, served int) bool {
+	given := 0
+	for s := range m.Slots {
+		if m.OwnerNode(core.SlotID(s)) == self {
+			given++
+		}
+	}
+	return given > served
 }
 
 // share goes over the node's slots that are not through yet.
