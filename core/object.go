@@ -58,6 +58,11 @@ type GetOptions struct {
 	Conditions Conditions
 	// Part, if not 0, is the part number to read instead of Range.
 	Part int
+	// SendFile says that the body is written to a client's connection as it
+	// is. Then, in a bucket whose policy asks for it, a body that is an
+	// [io.WriterTo] may hand files to a writer that is an [io.ReaderFrom],
+	// whose bytes nobody has verified.
+	SendFile bool
 }
 
 // Object is an open object. The caller closes Body. Enough shards are open

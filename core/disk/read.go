@@ -17,7 +17,13 @@ func pointOptions() *pebble.IterOptions { return &pebble.IterOptions{UseL6Filter
 
 // Get implements [core.RowStore]. A version that a commit replaced may be
 // gone; at a version below the committed mark Get returns the row as of the mark.
-func (d *Disk) Get(ctx context.Context, slot core.SlotID, key core.RowKey, at core.Version) (row core.Row, err error) {
+func (d *Disk) Get(ctx context.Context, slot core.SlotID, key core.RowKey, at core.Version) (core.Row, error) {
+	return d.GetInto(ctx, slot, key, at, nil)
+}
+
+// GetInto is Get with memory for the value: it is put into buf if that is large
+// enough.
+func (d *Disk) GetInto(ctx context.Context, slot core.SlotID, key core.RowKey, at core.Version, buf []byte) (row core.Row, err error) {
 	if err := d.read(ctx); err != nil {
 		return row, err
 	}
@@ -52,7 +58,9 @@ func (d *Disk) Get(ctx context.Context, slot core.SlotID, key core.RowKey, at co
 	if row.Value, err = valueAt(it); err != nil {
 		return core.Row{}, d.readError("get", err)
 	}
-	row.Value = bytes.Clone(row.Value)
+	if row.Value != nil {
+		row.Value = append(buf[:0], row.Value...)
+	}
 	return row, nil
 }
 

@@ -105,6 +105,16 @@ func (s store) open() (core.Store, error) {
 	return n.Store(s.disk)
 }
 
+func (s store) Local() bool { return s.node == s.p.self }
+
+func (s store) OpenNow(ctx context.Context, id core.ShardID) (core.ShardReader, bool) {
+	st, err := s.open()
+	if now, ok := st.(core.NowOpener); ok && err == nil && s.Local() {
+		return now.OpenNow(ctx, id)
+	}
+	return nil, false
+}
+
 func (s store) Create(ctx context.Context, m core.ShardMeta, size int64) (core.ShardWriter, error) {
 	st, err := s.open()
 	if err != nil {
@@ -134,6 +144,7 @@ type testCluster struct {
 	net   *network
 	nodes []*engine.Node
 	disks map[core.NodeID][]*disk.Disk
+	dirs  []string
 }
 
 func startCluster(t *testing.T, nodes, disks int) *testCluster {
@@ -158,6 +169,7 @@ type hooks struct {
 func startClusterOf(t *testing.T, nodes, disks int, h hooks) *testCluster {
 	t.Helper()
 	open := map[core.NodeID][]*disk.Disk{}
+	var dirs []string
 	c := clock{time.Now()}
 	log := slog.New(slog.DiscardHandler)
 	net := &network{nodes: map[core.NodeID]*engine.Node{}, cut: map[core.NodeID]bool{}, inbox: map[core.NodeID]chan delivery{}}
@@ -189,7 +201,7 @@ func startClusterOf(t *testing.T, nodes, disks int, h hooks) *testCluster {
 					t.Error(err)
 				}
 			})
-			open[id] = append(open[id], d)
+			open[id], dirs = append(open[id], d), append(dirs, o.Dir)
 			name := fmt.Sprintf("d%d", j+1)
 			mapDisks = append(mapDisks, core.Disk{UUID: ident.UUID, Node: id, Name: name, Weight: 1})
 			local[id] = append(local[id], engine.LocalDisk{UUID: ident.UUID, Name: name, Weight: 1, Disk: d})
@@ -208,7 +220,7 @@ func startClusterOf(t *testing.T, nodes, disks int, h hooks) *testCluster {
 	if _, err := reg.Create(t.Context(), enc); err != nil {
 		t.Fatal(err)
 	}
-	tc := &testCluster{net: net, disks: open}
+	tc := &testCluster{net: net, disks: open, dirs: dirs}
 	for _, member := range members {
 		voter := slot.VoterState{Key: "key-" + string(member.ID)}
 		if m.IsVoter(member.ID, voter.Key) {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/shoalstore/shoal/bus"
 	"github.com/shoalstore/shoal/core"
+	"github.com/shoalstore/shoal/core/shardio"
 	"github.com/shoalstore/shoal/core/slot"
 	"github.com/shoalstore/shoal/placement"
 )
@@ -74,6 +75,8 @@ type Node struct {
 	health  *health
 	heal    *reconciler
 	locks   keyLocks
+	buffers shardio.Pool // for the data of small objects
+	sent    atomic.Int64 // bytes of files that were sent without reading them
 	placed  atomic.Pointer[placedMap]
 	leaving atomic.Bool
 	newDisk chan struct{} // capacity 1

@@ -299,24 +299,24 @@ func (o *Objects) Get(ctx context.Context, bucket core.Bucket, key string, opt c
 func (n *Node) open(ctx context.Context, bucket *core.Bucket, key string, opt core.GetOptions, checkCond func(*core.Conditions, string, time.Time) error) (*core.Object, error) {
 	const tries = 5
 	for i := 0; ; i++ {
-		rec, row, data, err := n.object(ctx, bucket.ID, key, true)
+		f, err := n.object(ctx, bucket.ID, key, true)
 		if err != nil {
 			return nil, err
 		}
-		obj := &core.Object{ObjectInfo: info(bucket, key, rec, row.Version)}
-		if err := checkCond(&opt.Conditions, rec.ETag, rec.Modified); err != nil {
-			return obj, err
+		obj := &core.Object{ObjectInfo: info(bucket, key, f.rec, f.row.Version)}
+		if err = checkCond(&opt.Conditions, f.rec.ETag, f.rec.Modified); err == nil {
+			obj.Start, obj.Length, err = span(f.rec, &opt)
 		}
-		obj.Start, obj.Length, err = span(rec, &opt)
 		if err != nil {
+			f.data.free()
 			return obj, err
 		}
-		obj.Body, err = n.body(ctx, bucket, key, rec, data, obj.Start, obj.Length)
+		obj.Body, err = n.body(ctx, bucket, key, &f, obj.Start, obj.Length, opt.SendFile)
 		if err == nil {
 			return obj, nil
 		}
 		_, again, err2 := n.record(ctx, bucket.ID, key)
-		if err2 != nil || again.Version == row.Version || i == tries {
+		if err2 != nil || again.Version == f.row.Version || i == tries {
 			return nil, fmt.Errorf("data of %q: %w", key, err)
 		}
 	}
@@ -342,25 +342,35 @@ func span(rec *core.Record, opt *core.GetOptions) (start, length int64, err erro
 	return 0, rec.Size, nil
 }
 
-// body opens the bytes of a record.
-func (n *Node) body(ctx context.Context, bucket *core.Bucket, key string, rec *core.Record, data []byte, start, length int64) (io.ReadCloser, error) {
+// body opens the bytes of a record, and takes over its data.
+func (n *Node) body(ctx context.Context, bucket *core.Bucket, key string, f *found, start, length int64, sendFile bool) (io.ReadCloser, error) {
+	rec := f.rec
 	if !hasDataRow(rec) && len(rec.Extents) > 0 && length > 0 {
-		return n.openExtents(ctx, bucket.ID, key, rec.Extents, start, length)
+		return n.openExtents(ctx, bucket.ID, key, rec.Extents, start, length, sendFile && bucket.Policy.Sendfile)
 	}
+	data := f.data.b
 	if rec.Inline != nil {
 		data = rec.Inline
 	}
 	if int64(len(data)) < start+length {
+		f.data.free()
 		return nil, fmt.Errorf("data of %q: %d of %d bytes: %w", key, len(data), rec.Size, core.ErrCorrupt)
 	}
-	return memoryBody{bytes.NewReader(data[start : start+length])}, nil
+	return &memoryBody{Reader: *bytes.NewReader(data[start : start+length]), data: f.data}, nil
 }
 
 // memoryBody is a body that is in memory; it writes itself in one piece.
-type memoryBody struct{ *bytes.Reader }
+type memoryBody struct {
+	bytes.Reader
+	data blob
+}
 
 // Close is part of io.Closer.
-func (memoryBody) Close() error { return nil }
+func (b *memoryBody) Close() error {
+	b.Reset(nil)
+	b.data.free()
+	return nil
+}
 
 // Delete removes an object.
 func (o *Objects) Delete(ctx context.Context, bucket core.Bucket, key string, c core.Conditions, id core.RequestID) error {

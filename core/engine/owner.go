@@ -7,6 +7,7 @@ import (
 	"fmt"
 
 	"github.com/shoalstore/shoal/core"
+	"github.com/shoalstore/shoal/core/shardio"
 	"github.com/shoalstore/shoal/core/slot"
 )
 
@@ -152,7 +153,7 @@ func (w *write) check(ctx context.Context) error {
 	}
 	for i := range w.m.checks {
 		c := &w.m.checks[i]
-		row, err := w.node.rowAt(ctx, w.m.slot, c.row, &w.reading)
+		row, err := w.node.rowAt(ctx, w.m.slot, c.row, &w.reading, nil)
 		if err != nil && !absent(err) {
 			return err
 		}
@@ -165,7 +166,7 @@ func (w *write) check(ctx context.Context) error {
 		if rows[i].Space == core.SpaceData {
 			continue // it goes with its record
 		}
-		old, err := w.node.rowAt(ctx, w.m.slot, rows[i].RowKey, &w.reading)
+		old, err := w.node.rowAt(ctx, w.m.slot, rows[i].RowKey, &w.reading, nil)
 		if absent(err) {
 			continue
 		}
@@ -309,13 +310,17 @@ func (n *Node) reading(s core.SlotID) (slot.Reading, Disk, error) {
 
 // rowAt returns the row's committed state under a right to read, or ErrNotFound.
 // If the row was replaced meanwhile it may be the newer version: see
-// [core.RowStore].
-func (n *Node) rowAt(ctx context.Context, s core.SlotID, k core.RowKey, g *slot.Reading) (core.Row, error) {
+// [core.RowStore]. The value may be put into buf.
+func (n *Node) rowAt(ctx context.Context, s core.SlotID, k core.RowKey, g *slot.Reading, buf *shardio.Buffer) (row core.Row, err error) {
 	d := n.localDisk(g.Disk)
 	if d == nil {
 		return core.Row{}, fmt.Errorf("disk %d: %w", g.Disk, core.ErrDiskFailed)
 	}
-	row, err := d.Get(ctx, s, k, g.At)
+	if into, ok := d.(intoGetter); ok && buf != nil {
+		row, err = into.GetInto(ctx, s, k, g.At, buf.B)
+	} else {
+		row, err = d.Get(ctx, s, k, g.At)
+	}
 	if errors.Is(err, core.ErrNotFound) || err == nil && row.Deleted {
 		return core.Row{}, notFound(k)
 	}
@@ -336,55 +341,89 @@ func absent(err error) bool {
 
 // get answers a linearizable read of a row of a slot that this node owns.
 func (n *Node) get(ctx context.Context, s core.SlotID, k core.RowKey) (core.Row, error) {
-	row, _, err := n.getRows(ctx, s, k, false)
-	return row, err
+	f, err := n.getRows(ctx, s, k, false)
+	return f.row, err
+}
+
+// found is a row that was read, and for an object what belongs to it.
+type found struct {
+	row  core.Row
+	rec  *core.Record // of the row, nil if it was not decoded
+	data blob
+}
+
+// maxPooled is the size in bytes up to which memory for the data of a small
+// object is kept. It bounds what a damaged record can ask for.
+const maxPooled = 1 << 20
+
+// blob is the data of a small object, if it is in a row of its own. It may be
+// from a pool: whoever has it last calls free.
+type blob struct {
+	b    []byte
+	buf  *shardio.Buffer
+	pool *shardio.Pool
+}
+
+func (b *blob) free() {
+	if b.buf != nil {
+		b.pool.Put(b.buf)
+	}
+	*b = blob{}
 }
 
 // getRows is get, and with data what a small object keeps in a row of its own.
-func (n *Node) getRows(ctx context.Context, s core.SlotID, k core.RowKey, data bool) (core.Row, []byte, error) {
+func (n *Node) getRows(ctx context.Context, s core.SlotID, k core.RowKey, data bool) (f found, err error) {
 	defer n.heal.brake.enter()()
 	g, _, err := n.reading(s)
 	if err != nil {
-		return core.Row{}, nil, err
+		return found{}, err
 	}
-	row, err := n.rowAt(ctx, s, k, &g)
-	var value []byte
+	f.row, err = n.rowAt(ctx, s, k, &g, nil)
 	if err == nil && data {
-		value, err = n.dataOf(ctx, s, &row, &g)
+		err = n.dataOf(ctx, s, &f, &g)
 	}
-	if err != nil && !errors.Is(err, core.ErrNotFound) && !errors.Is(err, core.ErrNoSuchUpload) {
-		return core.Row{}, nil, err
+	if err == nil || absent(err) {
+		if lost := n.driver.answer(ctx, g); lost != nil {
+			err = lost
+		}
 	}
-	if lost := n.driver.answer(ctx, g); lost != nil {
-		return core.Row{}, nil, lost
+	if err != nil {
+		f.data.free()
+		return found{}, err
 	}
-	return row, value, err
+	return f, nil
 }
 
-// dataOf reads the data row of an object's row, nil if it has none. Both must
-// be of one version: between them the object may have been replaced.
-func (n *Node) dataOf(ctx context.Context, s core.SlotID, row *core.Row, g *slot.Reading) ([]byte, error) {
+// dataOf reads the data row of an object's row, if it has one. Both must be of
+// one version: between them the object may have been replaced.
+func (n *Node) dataOf(ctx context.Context, s core.SlotID, f *found, g *slot.Reading) error {
 	for {
-		rec, err := core.DecodeRecord(row.Value)
-		if err != nil {
-			return nil, fmt.Errorf("record of %q: %w", row.Key, err)
+		var err error
+		if f.rec, err = core.DecodeRecord(f.row.Value); err != nil {
+			return fmt.Errorf("record of %q: %w", f.row.Key, err)
 		}
-		if !hasDataRow(rec) {
-			return nil, nil
+		if !hasDataRow(f.rec) {
+			return nil
 		}
-		d, err := n.rowAt(ctx, s, dataKey(row.RowKey), g)
-		if err == nil && d.Version == row.Version {
-			return d.Value, nil
+		f.data = blob{pool: &n.buffers}
+		if f.rec.Size <= maxPooled {
+			f.data.buf = n.buffers.Get(int(f.rec.Size))
 		}
+		d, err := n.rowAt(ctx, s, dataKey(f.row.RowKey), g, f.data.buf)
+		if err == nil && d.Version == f.row.Version {
+			f.data.b = d.Value
+			return nil
+		}
+		f.data.free()
 		if err != nil && !errors.Is(err, core.ErrNotFound) {
-			return nil, err
+			return err
 		}
-		was := row.Version
-		if *row, err = n.rowAt(ctx, s, row.RowKey, g); err != nil {
-			return nil, err
+		was := f.row.Version
+		if f.row, err = n.rowAt(ctx, s, f.row.RowKey, g, nil); err != nil {
+			return err
 		}
-		if row.Version == was {
-			return nil, fmt.Errorf("data of %q is missing: %w", row.Key, core.ErrCorrupt)
+		if f.row.Version == was {
+			return fmt.Errorf("data of %q is missing: %w", f.row.Key, core.ErrCorrupt)
 		}
 	}
 }

@@ -18,8 +18,14 @@ type Transport interface {
 	Store(node core.NodeID, disk core.DiskID) core.Store
 }
 
-// Disk is a local disk.
+// Disk is a local disk. It may further be able to say whether it has room, and
+// to read a row into memory of the caller's: see core/disk.
 type Disk interface {
 	core.RowStore
 	core.Store
+}
+
+// intoGetter is a disk that reads a row's value into buf if it is large enough.
+type intoGetter interface {
+	GetInto(ctx context.Context, s core.SlotID, k core.RowKey, at core.Version, buf []byte) (core.Row, error)
 }

@@ -684,7 +684,7 @@ func (h *reconciler) extent(ctx context.Context, m *core.Map, b *core.Bucket, ke
 
 // encodeAgain writes an extent anew under the bucket's present scheme.
 func (h *reconciler) encodeAgain(ctx context.Context, _ *core.Map, b *core.Bucket, key string, e *core.Extent) (core.Extent, error) {
-	body, err := h.node.openExtents(ctx, b.ID, key, []core.Extent{*e}, 0, e.Size)
+	body, err := h.node.openExtents(ctx, b.ID, key, []core.Extent{*e}, 0, e.Size, false)
 	if err != nil {
 		return *e, err
 	}

@@ -152,40 +152,47 @@ func (n *Node) write(ctx context.Context, m *mutation) (out outcome, err error) 
 
 // row reads a row from its slot's owner.
 func (n *Node) row(ctx context.Context, s core.SlotID, k core.RowKey) (core.Row, error) {
-	row, _, err := n.rows(ctx, s, k, false)
-	return row, err
+	f, err := n.rows(ctx, s, k, false)
+	return f.row, err
 }
 
-// rows is row, and with data the value of the row that holds an object's data,
-// nil if there is none.
-func (n *Node) rows(ctx context.Context, s core.SlotID, k core.RowKey, data bool) (core.Row, []byte, error) {
+// rows is row, and with data the value of the row that holds an object's data.
+// This node's own slots are read without further ado, unless voters have to
+// confirm that; if it fails, and for all others, the owner is asked until it
+// answers.
+func (n *Node) rows(ctx context.Context, s core.SlotID, k core.RowKey, data bool) (found, error) {
+	if m := n.driver.effect.Load(); n.driver.confirms == nil && m != nil && int(s) < len(m.Slots) && m.OwnerNode(s) == n.id {
+		f, err := n.getRows(ctx, s, k, data)
+		if err == nil || !retryable(err) {
+			return f, err
+		}
+	}
 	resp, err := n.call(ctx, s, methodGet, appendGet(nil, s, k, data))
 	if err != nil {
-		return core.Row{}, nil, err
+		return found{}, err
 	}
 	d := reader{b: resp}
-	f := d.found()
-	var value []byte
+	f := found{row: d.found().Row}
 	if len(d.b) > 0 {
-		value = d.blob()
+		f.data.b = d.blob()
 	}
-	return f.Row, value, d.err
+	return f, d.err
 }
 
 // record reads an object's record.
 func (n *Node) record(ctx context.Context, b core.BucketID, key string) (*core.Record, core.Row, error) {
-	rec, row, _, err := n.object(ctx, b, key, false)
-	return rec, row, err
+	f, err := n.object(ctx, b, key, false)
+	return f.rec, f.row, err
 }
 
 // object reads an object's record, and with data what a small object keeps in a
 // row of its own.
-func (n *Node) object(ctx context.Context, b core.BucketID, key string, data bool) (*core.Record, core.Row, []byte, error) {
+func (n *Node) object(ctx context.Context, b core.BucketID, key string, data bool) (found, error) {
 	m := n.driver.effect.Load()
 	if m == nil {
-		return nil, core.Row{}, nil, fmt.Errorf("this node knows no map in effect yet: %w", core.ErrUnavailable)
+		return found{}, fmt.Errorf("this node knows no map in effect yet: %w", core.ErrUnavailable)
 	}
-	row, value, err := n.rows(ctx, slotOf(m, b, key), objectKey(b, key), data)
+	f, err := n.rows(ctx, slotOf(m, b, key), objectKey(b, key), data)
 	if err != nil {
 		if errors.Is(err, core.ErrNotFound) && n.driver.effect.Load().Bucket(b) == nil {
 			err = n.known(ctx, core.Bucket{ID: b})
@@ -193,13 +200,14 @@ func (n *Node) object(ctx context.Context, b core.BucketID, key string, data boo
 				err = fmt.Errorf("key %q: %w", key, core.ErrNotFound)
 			}
 		}
-		return nil, row, nil, err
+		return found{}, err
 	}
-	rec, err := core.DecodeRecord(row.Value)
-	if err != nil {
-		return nil, row, nil, fmt.Errorf("record of %q: %w", key, err)
+	if f.rec == nil {
+		if f.rec, err = core.DecodeRecord(f.row.Value); err != nil {
+			return found{}, fmt.Errorf("record of %q: %w", key, err)
+		}
 	}
-	return rec, row, value, nil
+	return f, nil
 }
 
 // serve answers a call of another node or of this one.
@@ -220,15 +228,7 @@ func (n *Node) serve(ctx context.Context, from core.NodeID, method uint16, req [
 		if err != nil {
 			return nil, err
 		}
-		row, value, err := n.getRows(ctx, s, k, data)
-		if err != nil {
-			return nil, err
-		}
-		out := appendFound(nil, &core.Found{Slot: s, Row: row})
-		if value != nil {
-			out = appendBlob(out, value)
-		}
-		return out, nil
+		return n.serveGet(ctx, s, k, data)
 	case methodScan:
 		return n.serveScan(ctx, req)
 	case methodSlotScan:
@@ -240,4 +240,20 @@ func (n *Node) serve(ctx context.Context, from core.NodeID, method uint16, req [
 	default:
 		return n.serveOther(ctx, from, method, req)
 	}
+}
+
+// serveGet answers with a row, and with data what belongs to it.
+func (n *Node) serveGet(ctx context.Context, s core.SlotID, k core.RowKey, data bool) ([]byte, error) {
+	f, err := n.getRows(ctx, s, k, data)
+	if err != nil {
+		return nil, err
+	}
+	defer f.data.free()
+	const numbers = 64 // at the most, of both
+	out := make([]byte, 0, numbers+len(k.Key)+len(k.Sub)+len(f.row.Value)+len(f.data.b))
+	out = appendFound(out, &core.Found{Slot: s, Row: f.row})
+	if f.data.b != nil {
+		out = appendBlob(out, f.data.b)
+	}
+	return out, nil
 }

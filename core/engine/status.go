@@ -28,6 +28,9 @@ type Status struct {
 	// were last found where they should be.
 	Reconciled core.Epoch `json:"reconciled"`
 	Alarms     int64      `json:"alarms"`
+	// SentFiles are the bytes of shards that went from their files to clients
+	// unverified, for buckets with sendfile=on.
+	SentFiles int64 `json:"sent_files"`
 }
 
 // Status describes this node.
@@ -35,7 +38,7 @@ func (n *Node) Status() Status {
 	s := Status{
 		Node: n.id, Boot: n.opt.Boot, Under: n.heal.under.Load(), UnderBytes: n.heal.underBytes.Load(),
 		Unavailable: n.heal.unavailable.Load(), Moved: n.heal.moved.Load(), Scans: n.heal.scans.Load(), Pending: n.heal.pending.Load(),
-		Alarms: n.driver.metrics.alarms.Load(), Reconciled: core.Epoch(n.heal.reconciled.Load()),
+		Alarms: n.driver.metrics.alarms.Load(), Reconciled: core.Epoch(n.heal.reconciled.Load()), SentFiles: n.sent.Load(),
 	}
 	n.driver.mu.Lock()
 	defer n.driver.mu.Unlock()

@@ -17,7 +17,7 @@ const copyBuffer = 128 << 10
 
 // getOptions reads what GET and HEAD ask for.
 func (q *request) getOptions() (core.GetOptions, error) {
-	o := core.GetOptions{Conditions: readConditions(q.r.Header, "")}
+	o := core.GetOptions{Conditions: readConditions(q.r.Header, ""), SendFile: q.r.TLS == nil}
 	header := first(q.r.Header, "Range")
 	if v, ok := q.query.Lookup("partNumber"); ok {
 		if header != "" {
@@ -129,6 +129,11 @@ func (d *download) ReadFrom(r io.Reader) (int64, error) {
 		return d.pump(r)
 	}
 	d.begin()
+	// With the header out net/http has no use for the file's first bytes.
+	if err := http.NewResponseController(d.q.w).Flush(); err != nil && !errors.Is(err, http.ErrNotSupported) {
+		d.werr = err
+		return 0, err
+	}
 	return rf.ReadFrom(r)
 }
 
