@@ -86,7 +86,7 @@ func TestChange(t *testing.T) {
 	for i := range 2 {
 		to = append(to, c.bucket(fmt.Sprint("copy-", i), "ec-2+1"))
 	}
-	set := newDataSet(rnd, 300)
+	set := newDataSet(rnd, 200)
 	set.put(t, k, from)
 	c.must("gen-shards", "shoal://tars/shard-{01..04}.tar", "--fsize", "3KiB", "--fcount", "4")
 	if got := names(t, k, core.BucketName{Provider: core.Shoal, Name: "tars"}); len(got) != 4 || got["shard-03.tar"] < 4*3<<10 {
@@ -94,7 +94,7 @@ func TestChange(t *testing.T) {
 	}
 	c.wantCompletions()
 
-	clients := startLoad(c, load.Name, 4, rnd)
+	clients := startLoad(c, load.Name, 3, rnd)
 	start := func(i int) string {
 		return strings.TrimSpace(c.must("start", "copy-bck", from.String(), to[i].String(), "--rate-limit", "40"))
 	}
