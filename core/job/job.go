@@ -181,3 +181,24 @@ func (s *Spec) destKey(key string) string {
 	}
 	return s.Prepend + dest
 }
+
+// atLeast returns the larger of each of the counts.
+func (b Books) atLeast(c Books) Books {
+	larger := func(a, b Amount) Amount { return Amount{max(a.Objects, b.Objects), max(a.Bytes, b.Bytes)} }
+	return Books{
+		Planned: larger(b.Planned, c.Planned), Done: larger(b.Done, c.Done), Skipped: larger(b.Skipped, c.Skipped),
+		Failed: larger(b.Failed, c.Failed), Dropped: larger(b.Dropped, c.Dropped), Outputs: larger(b.Outputs, c.Outputs),
+	}
+}
+
+// shown returns what to show of counts that were taken just now. What is known
+// to be planned and done stays so, though the cursors may lag behind for a
+// while: an owner that died had counted on. Whole counts say the truth of the
+// rest, which a later try may have changed for the better.
+func (b Books) shown(known Books, whole bool) Books {
+	out := b.atLeast(known)
+	if whole {
+		out.Skipped, out.Failed, out.Dropped = b.Skipped, b.Failed, b.Dropped
+	}
+	return out
+}

@@ -170,3 +170,30 @@ func TestCodes(t *testing.T) {
 		}
 	}
 }
+
+// TestShown: figures do not step back while slots change hands, and are exact
+// where all owners spoke, but for what is done, which stays done.
+func TestShown(t *testing.T) {
+	books := func(done, failed int64) Books {
+		return Books{Done: Amount{done, 10 * done}, Failed: Amount{failed, failed}}
+	}
+	m := &Manager{jobs: map[string]*entry{"j": {}}}
+	m.know("j", Planning, Books{Planned: Amount{50, 500}})
+	for _, c := range []struct {
+		name  string
+		now   Books
+		whole bool
+		want  Books
+	}{
+		{"first", books(10, 0), true, books(10, 0)},
+		{"further", books(20, 2), true, books(20, 2)},
+		{"an owner is gone", books(12, 1), false, books(20, 2)},
+		{"its slots are read from where its cursors were", books(18, 1), true, books(20, 1)},
+		{"it goes on", books(30, 1), true, books(30, 1)},
+	} {
+		known := m.know("j", Running, c.now)
+		if got := c.now.shown(known, c.whole); got != c.want {
+			t.Errorf("%s: got %+v, want %+v", c.name, got, c.want)
+		}
+	}
+}

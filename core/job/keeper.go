@@ -19,14 +19,19 @@ const keepEvery = 400 * time.Millisecond
 // progressRequest asks a node how far its share of a phase is.
 type progressRequest struct {
 	Job string `json:"job"`
+	// Phase and Known are what the asker knows to be done at least.
+	Phase State `json:"phase,omitempty"`
+	Known Books `json:"known"`
 }
 
 // progressReply says which slots a node owns that are through in the phase, and
-// the sum of the books of all slots that it owns.
+// the sum of the books of all slots that it owns and has read, which are Slots.
 type progressReply struct {
 	Phase    State         `json:"phase"`
 	Finished []core.SlotID `json:"finished,omitempty"`
+	Slots    int           `json:"slots"`
 	Books    Books         `json:"books"`
+	Known    Books         `json:"known"` // what the node knows to be done at least
 	Errors   []Error       `json:"errors,omitempty"`
 	Waiting  []string      `json:"waiting,omitempty"`
 }
@@ -47,7 +52,27 @@ func (m *Manager) serveProgress(_ context.Context, _ core.NodeID, req []byte) ([
 	if r == nil {
 		return json.Marshal(progressReply{})
 	}
-	return json.Marshal(r.progress())
+	rep := r.progress()
+	if q.Phase == rep.Phase {
+		rep.Known = m.know(q.Job, q.Phase, q.Known)
+	}
+	return json.Marshal(rep)
+}
+
+// know remembers what is done in a phase of a job at least, and returns the most
+// that is known.
+func (m *Manager) know(id string, phase State, b Books) Books {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	j := m.jobs[id]
+	if j == nil {
+		return b
+	}
+	if j.knownPhase != phase {
+		j.knownPhase, j.known = phase, Books{}
+	}
+	j.known = j.known.atLeast(b)
+	return j.known
 }
 
 // progress sums up the slots that the node owns.
@@ -56,6 +81,9 @@ func (r *run) progress() progressReply {
 	defer r.mu.Unlock()
 	p := progressReply{Phase: r.phase}
 	for s, pr := range r.slots {
+		if pr.loaded || r.phase != Running {
+			p.Slots++
+		}
 		p.Books = p.Books.Add(pr.cursor.Books)
 		p.Errors = append(p.Errors, pr.cursor.Errors...)
 		if pr.cursor.Finished && !pr.dirty {
@@ -74,10 +102,13 @@ func (r *run) progress() progressReply {
 
 // polled is what all nodes together say.
 type polled struct {
-	phase   State
-	books   Books
-	errors  []Error
-	waiting []string
+	phase State
+	// books is the sum of what the owners of slots say now; whole says that
+	// they spoke for all slots. shown is what to show of it, see [Books.shown].
+	books, shown Books
+	whole        bool
+	errors       []Error
+	waiting      []string
 	// through says that every slot's owner says that it is through with the
 	// phase.
 	through bool
@@ -95,7 +126,8 @@ func (m *Manager) poll(ctx context.Context, id string) polled {
 	for s := range mp.Slots {
 		owners[mp.OwnerNode(core.SlotID(s))] = true
 	}
-	req, err := json.Marshal(progressRequest{Job: id})
+	known := m.know(id, phase, Books{})
+	req, err := json.Marshal(progressRequest{Job: id, Phase: phase, Known: known})
 	if err != nil {
 		return polled{}
 	}
@@ -103,6 +135,7 @@ func (m *Manager) poll(ctx context.Context, id string) polled {
 	defer cancel()
 	var mu sync.Mutex
 	p := polled{phase: phase}
+	slots := 0
 	finished := map[core.SlotID]bool{}
 	var wg sync.WaitGroup
 	for owner := range owners {
@@ -121,6 +154,8 @@ func (m *Manager) poll(ctx context.Context, id string) polled {
 				return
 			}
 			p.books = p.books.Add(rep.Books)
+			known = known.atLeast(rep.Known)
+			slots += rep.Slots
 			p.errors = append(p.errors, rep.Errors...)
 			p.waiting = append(p.waiting, rep.Waiting...)
 			for _, s := range rep.Finished {
@@ -132,6 +167,9 @@ func (m *Manager) poll(ctx context.Context, id string) polled {
 	}
 	wg.Wait()
 	p.through = len(finished) == len(mp.Slots)
+	p.whole = slots == len(mp.Slots)
+	known = m.know(id, phase, known.atLeast(p.books))
+	p.shown = p.books.shown(known, p.whole)
 	return p
 }
 

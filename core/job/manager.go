@@ -55,6 +55,10 @@ type entry struct {
 	revision bus.Revision
 	run      *run
 	meter    meter
+	// known is what is done in a phase at least: slots that change hands are
+	// not counted for a while, but what was done stays done.
+	knownPhase State
+	known      Books
 }
 
 // New returns a manager that does nothing until it is run. It registers its
@@ -290,7 +294,7 @@ func (m *Manager) Get(ctx context.Context, id string) (Job, error) {
 	j := Job{Spec: *spec, Status: st}
 	if st.State == Running || st.State == Waiting || st.State == Planning {
 		p := m.poll(ctx, id)
-		j.Status.Books = p.books
+		j.Status.Books = p.shown
 		if st.Planned != nil {
 			j.Status.Books.Planned = *st.Planned
 		}

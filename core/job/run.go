@@ -134,6 +134,9 @@ func (r *run) loop(ctx context.Context) error {
 		}
 	}
 	r.limit = r.newLimits()
+	var following sync.WaitGroup
+	defer following.Wait()
+	following.Go(func() { r.follow(ctx) })
 	for ctx.Err() == nil {
 		_, st, _, changed, _ := r.m.snapshot(r.spec.ID)
 		phase := st.State
@@ -237,12 +240,14 @@ func (r *run) share(ctx context.Context, m *core.Map, phase State) error {
 			return err
 		}
 	}
-	p := &pass{r: r, act: act, held: map[core.SlotID]bool{}, keep: phase == Running, prefix: r.spec.Prefix, takes: r.sel.takes}
+	p := &pass{r: r, act: act, held: map[core.SlotID]*progress{}, keep: phase == Running, prefix: r.spec.Prefix, takes: r.sel.takes}
 	if phase == Verifying && r.spec.Kind == KindCopy {
 		p.prefix, p.takes = r.spec.Prepend, func(string) bool { return true }
 	}
 	for _, s := range todo {
-		p.held[s] = true
+		if pr := r.get(s); pr != nil {
+			p.held[s] = pr
+		}
 	}
 	for _, b := range buckets {
 		if err := p.bucket(ctx, b); err != nil {
@@ -260,26 +265,75 @@ func (r *run) load(ctx context.Context, todo []core.SlotID) ([]core.SlotID, erro
 		if p == nil {
 			continue
 		}
-		if !p.loaded {
-			row, err := r.m.o.Node.Row(ctx, s, cursorKey(r.spec.ID))
-			if err != nil && !errors.Is(err, core.ErrNotFound) {
-				return nil, fmt.Errorf("cursor of slot %d: %w", s, err)
-			}
-			var c cursor
-			if err == nil {
-				if err := json.Unmarshal(row.Value, &c); err != nil {
-					return nil, fmt.Errorf("cursor of slot %d: %w: %w", s, core.ErrCorrupt, err)
-				}
-			}
-			r.mu.Lock()
-			p.cursor, p.version, p.loaded = c, row.Version, true
-			r.mu.Unlock()
+		finished, err := r.read(ctx, s, p)
+		if err != nil {
+			return nil, err
 		}
-		if !p.cursor.Finished {
+		if !finished {
 			out = append(out, s)
 		}
 	}
 	return out, nil
+}
+
+// read reads a slot's cursor unless it was, and says whether the slot is through.
+func (r *run) read(ctx context.Context, s core.SlotID, p *progress) (finished bool, err error) {
+	r.mu.Lock()
+	loaded, finished := p.loaded, p.cursor.Finished
+	r.mu.Unlock()
+	if loaded {
+		return finished, nil
+	}
+	row, err := r.m.o.Node.Row(ctx, s, cursorKey(r.spec.ID))
+	if err != nil && !errors.Is(err, core.ErrNotFound) {
+		return false, fmt.Errorf("cursor of slot %d: %w", s, err)
+	}
+	var c cursor
+	if err == nil {
+		if err := json.Unmarshal(row.Value, &c); err != nil {
+			return false, fmt.Errorf("cursor of slot %d: %w: %w", s, core.ErrCorrupt, err)
+		}
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !p.loaded {
+		p.cursor, p.version, p.loaded = c, row.Version, true
+	}
+	return p.cursor.Finished, nil
+}
+
+// follow reads the cursors of slots that come to the node while a pass goes on,
+// which is about other slots, so that the job's figures have them.
+func (r *run) follow(ctx context.Context) {
+	for ctx.Err() == nil {
+		_, changed := r.m.o.Node.Maps()
+		for s, p := range r.newcomers(r.m.o.Node.OwnedSlots()) {
+			if _, err := r.read(ctx, s, p); err != nil {
+				break // the next pass reads it
+			}
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+		}
+	}
+}
+
+// newcomers adds the slots that the node owns and that no pass is about yet.
+func (r *run) newcomers(owned map[core.SlotID]core.Epoch) map[core.SlotID]*progress {
+	out := map[core.SlotID]*progress{}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.phase != Running || len(r.slots) == 0 {
+		return out
+	}
+	for s := range owned {
+		if r.slots[s] == nil {
+			r.slots[s] = &progress{}
+			out[s] = r.slots[s]
+		}
+	}
+	return out
 }
 
 func cursorKey(id string) core.RowKey {
@@ -294,9 +348,11 @@ func (r *run) get(s core.SlotID) *progress {
 
 // pass is one way over the rows of some slots.
 type pass struct {
-	r    *run
-	act  action
-	held map[core.SlotID]bool
+	r   *run
+	act action
+	// held are the slots that it is about and what was known of them when it
+	// began: what is read again later belongs to a later pass.
+	held map[core.SlotID]*progress
 	keep bool // cursors are written
 	// prefix and takes select the rows.
 	prefix string
@@ -350,7 +406,7 @@ func (p *pass) page(ctx context.Context, b core.BucketID, found []core.Found) er
 	for i := range found {
 		f := &found[i]
 		pr := p.r.get(f.Slot)
-		if pr == nil || !p.held[f.Slot] || pr.cursor.passed(b, f.Key, f.Sub) || !p.takes(f.Key) {
+		if pr == nil || pr != p.held[f.Slot] || pr.cursor.passed(b, f.Key, f.Sub) || !p.takes(f.Key) {
 			continue
 		}
 		sem <- struct{}{}
@@ -373,7 +429,7 @@ func (p *pass) page(ctx context.Context, b core.BucketID, found []core.Found) er
 	p.r.mu.Lock()
 	for i := range found {
 		f := &found[i]
-		if pr := p.r.slots[f.Slot]; pr != nil && p.held[f.Slot] && !pr.cursor.passed(b, f.Key, f.Sub) {
+		if pr := p.r.slots[f.Slot]; pr != nil && pr == p.held[f.Slot] && !pr.cursor.passed(b, f.Key, f.Sub) {
 			pr.cursor.Bucket, pr.cursor.Key, pr.cursor.Sub = b, f.Key, f.Sub
 			pr.dirty = true
 		}
@@ -440,12 +496,36 @@ func (p *pass) persist(ctx context.Context, b core.BucketID, f *core.Found, rec 
 			return result{end: endFailed, why: Error{Key: f.Key, Code: codeOf(err), Message: err.Error()}}, nil
 		}
 		p.r.wait(err, 1)
-		stop := p.r.m.o.Clock.Wait(ctx, min(time.Duration(i)*200*time.Millisecond, 2*time.Second))
+		stop := p.r.pause(ctx, min(time.Duration(i)*200*time.Millisecond, 2*time.Second))
 		p.r.wait(err, -1)
 		if stop != nil {
 			return res, stop
 		}
 	}
+}
+
+// pause waits, but no longer than until the map changes: what was missing may be
+// there then.
+func (r *run) pause(ctx context.Context, d time.Duration) error {
+	const least = 20 * time.Millisecond
+	_, changed := r.m.o.Node.Maps()
+	c, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var watching sync.WaitGroup
+	watching.Go(func() {
+		select {
+		case <-changed:
+			cancel()
+		case <-c.Done():
+		}
+	})
+	err := r.m.o.Clock.Wait(c, d)
+	cancel()
+	watching.Wait()
+	if err != nil && ctx.Err() == nil {
+		return r.m.o.Clock.Wait(ctx, min(d, least))
+	}
+	return ctx.Err()
 }
 
 // wait notes that an object waits for something.
@@ -469,8 +549,8 @@ func (p *pass) flush(ctx context.Context, all bool) error {
 	}
 	var due []item
 	p.r.mu.Lock()
-	for s := range p.held {
-		if pr := p.r.slots[s]; pr != nil && pr.dirty && (all || now.Sub(pr.flushed) > flushEvery) {
+	for s, held := range p.held {
+		if pr := p.r.slots[s]; pr != nil && pr == held && pr.dirty && (all || now.Sub(pr.flushed) > flushEvery) {
 			due = append(due, item{s, pr})
 		}
 	}
@@ -516,8 +596,8 @@ func (p *pass) write(ctx context.Context, s core.SlotID, pr *progress) {
 // finish marks the slots that were held to the end as through.
 func (p *pass) finish(ctx context.Context) error {
 	p.r.mu.Lock()
-	for s := range p.held {
-		if pr := p.r.slots[s]; pr != nil {
+	for s, held := range p.held {
+		if pr := p.r.slots[s]; pr != nil && pr == held {
 			pr.cursor.Finished = true
 			pr.dirty = p.keep && (pr.dirty || pr.cursor.Books != (Books{}))
 		}
