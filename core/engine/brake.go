@@ -15,7 +15,7 @@ const (
 	// yield is how many times as long as it worked reconcile rests while
 	// clients are served: its share of the time is then 1/(1+yield), which it
 	// always gets.
-	yield = 3
+	yield = 7
 	// lingering is how long after a request clients count as being served.
 	lingering = 100 * time.Millisecond
 	// maxYield bounds one rest, and yieldStep how late the end of the last
@@ -27,20 +27,25 @@ const (
 )
 
 // brake holds reconcile back: to a bandwidth, and to a share of the time while
-// the node serves clients. What it is charged by is how long its own reads and
-// writes take, so that it yields more where a disk is slow.
+// the node serves clients. Then one object is repaired at a time, and after each
+// read and write, and in the end for the rest of what it did, reconcile rests in
+// proportion to how long that took; so it yields more where a disk is slow.
 type brake struct {
 	clock core.Clock
 	limit *rate.Limiter // nil for none
+	turn  chan struct{} // capacity 1: held by who works while clients are served
 
 	busy atomic.Int64 // requests under way
 	last atomic.Int64 // core.Instant at which one ended
+
+	// rested is the time for which whoever moved bytes has paid already.
+	rested atomic.Int64
 }
 
 // newBrake returns a brake that lets a number of bytes pass in a second, any
 // number if it is 0.
 func newBrake(c core.Clock, bandwidth int64) *brake {
-	b := &brake{clock: c}
+	b := &brake{clock: c, turn: make(chan struct{}, 1)}
 	if bandwidth > 0 {
 		b.limit = rate.NewLimiter(rate.Limit(bandwidth), max(minBurst, int(bandwidth/10)))
 	}
@@ -64,6 +69,26 @@ func (b *brake) serving() bool {
 	return b.busy.Load() > 0 || last != 0 && b.clock.Boot().Sub(last) < lingering
 }
 
+// step does one thing that is to be done, such as repairing an object. While
+// clients are served it waits for its turn and rests afterwards, as long as it
+// has not yet within. The error is that of ctx; did says whether f has run.
+func (b *brake) step(ctx context.Context, f func()) (did bool, err error) {
+	if !b.serving() {
+		f()
+		return true, nil
+	}
+	select {
+	case b.turn <- struct{}{}:
+	case <-ctx.Done():
+		return false, ctx.Err()
+	}
+	defer func() { <-b.turn }()
+	began, rested := b.clock.Boot(), b.rested.Load()
+	f()
+	worked := b.clock.Boot().Sub(began) - time.Duration(b.rested.Load()-rested)
+	return true, b.rest(ctx, worked)
+}
+
 // pay holds the caller back for n bytes that it has moved, which took a while.
 func (b *brake) pay(ctx context.Context, n int, took time.Duration) error {
 	for b.limit != nil && n > 0 {
@@ -73,6 +98,13 @@ func (b *brake) pay(ctx context.Context, n int, took time.Duration) error {
 		}
 		n -= k
 	}
+	began := b.clock.Boot()
+	defer func() { b.rested.Add(int64(took) + int64(b.clock.Boot().Sub(began))) }()
+	return b.rest(ctx, took)
+}
+
+// rest waits in proportion to how long something took, while clients are served.
+func (b *brake) rest(ctx context.Context, took time.Duration) error {
 	end := b.clock.Boot().Add(min(yield*took, maxYield))
 	for b.serving() {
 		left := end.Sub(b.clock.Boot())
@@ -156,17 +188,6 @@ func (w *brakedWriter) Write(p []byte) (int, error) {
 		err = w.brake.pay(w.ctx, n, w.brake.clock.Boot().Sub(began))
 	}
 	return n, err
-}
-
-// Commit is part of core.ShardWriter.
-func (w *brakedWriter) Commit(ctx context.Context) error {
-	began := w.brake.clock.Boot()
-	if err := w.ShardWriter.Commit(ctx); err != nil {
-		return err
-	}
-	// The shard is there; that its ctx ended meanwhile is for the next step.
-	_ = w.brake.pay(ctx, 0, w.brake.clock.Boot().Sub(began))
-	return nil
 }
 
 // reader puts the brake on a stream.

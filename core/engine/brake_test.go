@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -53,11 +54,47 @@ func TestBrakeBandwidth(t *testing.T) {
 	})
 }
 
+// TestBrakeTakesTurns: while clients are served, the share is that of all workers
+// together.
+func TestBrakeTakesTurns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBrake(bubbleClock{time.Now()}, 0)
+		leave := b.enter()
+		began := time.Now()
+		var wg sync.WaitGroup
+		for range 4 {
+			wg.Go(func() {
+				for range 5 {
+					did, err := b.step(t.Context(), func() {
+						// Half of it is reading, which is paid for at once.
+						for _, read := range []bool{true, false} {
+							if err := b.clock.Wait(t.Context(), 5*time.Millisecond); err != nil {
+								t.Error(err)
+							}
+							if read {
+								paid(t, b, 1, 5*time.Millisecond)
+							}
+						}
+					})
+					if err != nil || !did {
+						t.Error(did, err)
+					}
+				}
+			})
+		}
+		wg.Wait()
+		if got, want := time.Since(began), 20*(1+yield)*10*time.Millisecond; got != want {
+			t.Errorf("4 workers did 20 steps of 10 ms in %v, want %v", got, want)
+		}
+		leave()
+	})
+}
+
 func TestBrakeYields(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBrake(bubbleClock{time.Now()}, 0)
 		leave := b.enter()
-		if got, want := paid(t, b, 1, 20*time.Millisecond), 60*time.Millisecond; got != want {
+		if got, want := paid(t, b, 1, 20*time.Millisecond), yield*20*time.Millisecond; got != want {
 			t.Errorf("rest while a request is under way: got %v, want %v", got, want)
 		}
 		if got := paid(t, b, 1, time.Hour); got != maxYield {

@@ -412,7 +412,11 @@ func (p *reconcilePass) bucket(ctx context.Context, b *core.Bucket, space core.S
 		}
 	}
 	for ctx.Err() == nil {
-		rep, err := p.h.node.scanOwned(ctx, req)
+		var rep *scanReply
+		var err error
+		if did, _ := p.h.brake.step(ctx, func() { rep, err = p.h.node.scanOwned(ctx, req) }); !did {
+			return
+		}
 		if err != nil {
 			p.h.node.log.Warn("reconcile cannot read a bucket", "bucket", b.Name.String(), "err", err)
 			p.failAll()
@@ -505,7 +509,10 @@ func (p *reconcilePass) note(s core.SlotID, rec *core.Record, able bool) {
 }
 
 func (p *reconcilePass) one(ctx context.Context, b *core.Bucket, f *core.Found, rec *core.Record) {
-	err := p.h.object(ctx, p.m, b, &f.Row, rec, false)
+	var err error
+	if did, _ := p.h.brake.step(ctx, func() { err = p.h.object(ctx, p.m, b, &f.Row, rec, false) }); !did {
+		return
+	}
 	switch {
 	case err == nil || errors.Is(err, core.ErrNotFound) || errors.Is(err, core.ErrConflict):
 		p.h.repaired(f.Slot, rec)

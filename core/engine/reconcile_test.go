@@ -55,7 +55,7 @@ func totals(nodes []*engine.Node) (under, scans, moved int64) {
 // TestReconcileWaitsQuietly: while objects wait for a node, their slots are not
 // gone over again and again; what is written meanwhile is counted all the same.
 func TestReconcileWaitsQuietly(t *testing.T) {
-	const grace = 6 * time.Second
+	const grace = 9 * time.Second
 	tc := startClusterWith(t, 4, 1, func(o *engine.Options) { quick(o); o.Grace = grace })
 	nodes, o := tc.nodes[:3], tc.nodes[0].Objects()
 	b := sharded(t, o, core.ErasureCoded(2, 2))
@@ -73,16 +73,19 @@ func TestReconcileWaitsQuietly(t *testing.T) {
 	}
 	tc.net.cutOff(tc.nodes[3].ID())
 	waitFor(t, "all objects to be counted", lacking(objects))
-	down := time.Now()
+	down := nodes[0].Map().Node(tc.nodes[3].ID()).Since
+	pass := func(d time.Duration) {
+		waitFor(t, "time to pass", func() error {
+			if left := d - time.Since(down); left > 0 {
+				return fmt.Errorf("%v are left", left)
+			}
+			return nil
+		})
+	}
+	pass(grace / 3) // until then slots change their owners
 	_, before, _ := totals(nodes)
-	waitFor(t, "two thirds of the grace to pass", func() error {
-		if left := grace*2/3 - time.Since(down); left > 0 {
-			return fmt.Errorf("%v are left", left)
-		}
-		return nil
-	})
-	// A few slots may have changed their owners meanwhile.
-	if _, now, _ := totals(nodes); now-before > 16 {
+	pass(grace * 5 / 6)
+	if _, now, _ := totals(nodes); now-before >= 16 {
 		t.Errorf("16 slots were gone over %d times while they waited", now-before)
 	}
 	putBody(t, o, b, "late", 1000)
