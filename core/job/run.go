@@ -18,6 +18,7 @@ import (
 const (
 	pageSize       = 1000
 	flushEvery     = 2 * time.Second
+	followEvery    = 200 * time.Millisecond // while slots are being taken over
 	defaultWorkers = 4 // for each disk
 	errorsKept     = 20
 )
@@ -306,11 +307,18 @@ func (r *run) read(ctx context.Context, s core.SlotID, p *progress) (finished bo
 // which is about other slots, so that the job's figures have them.
 func (r *run) follow(ctx context.Context) {
 	for ctx.Err() == nil {
-		_, changed := r.m.o.Node.Maps()
-		for s, p := range r.newcomers(r.m.o.Node.OwnedSlots()) {
+		m, changed := r.m.o.Node.Maps()
+		served := r.m.o.Node.OwnedSlots()
+		for s, p := range r.newcomers(served) {
 			if _, err := r.read(ctx, s, p); err != nil {
 				break // the next pass reads it
 			}
+		}
+		if awaits(m, r.m.o.Node.ID(), len(served)) {
+			if r.m.o.Clock.Wait(ctx, followEvery) != nil {
+				return
+			}
+			continue
 		}
 		select {
 		case <-changed:
