@@ -39,6 +39,7 @@ func startCluster(ctx context.Context, shoal string, nodes, disks int) (*cluster
 type nodeStatus struct {
 	Node, URL, State string
 	PID              int
+	Disks            []struct{ Path string }
 }
 
 func (c *cluster) status(ctx context.Context) []nodeStatus {

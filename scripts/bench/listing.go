@@ -90,7 +90,7 @@ func fill(ctx context.Context, s *side, n int, body []byte) error {
 	for range 64 {
 		wg.Go(func() {
 			for k := range keys {
-				if _, err := s.do(ctx, http.MethodPut, fmt.Sprintf("dir-%03d/key-%07d", k%500, k), body); err != nil {
+				if _, err := s.do(ctx, http.MethodPut, keyOf(k), body); err != nil {
 					once.Do(func() { failed = err })
 				}
 			}
@@ -103,3 +103,6 @@ func fill(ctx context.Context, s *side, n int, body []byte) error {
 	wg.Wait()
 	return failed
 }
+
+// keyOf is the name of an object that fill writes.
+func keyOf(k int) string { return fmt.Sprintf("dir-%03d/key-%07d", k%500, k) }

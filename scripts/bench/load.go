@@ -62,9 +62,9 @@ func (s *side) send(ctx context.Context, method, key string, body []byte) (*http
 		return nil, err
 	}
 	if resp.StatusCode/100 != 2 {
-		_, _ = io.Copy(io.Discard, resp.Body)
+		why, _ := io.ReadAll(io.LimitReader(resp.Body, 1<<10))
 		_ = resp.Body.Close()
-		return nil, fmt.Errorf("%s %s of %s: %s", method, key, s.name, resp.Status)
+		return nil, fmt.Errorf("%s %s of %s at %s: %s: %s", method, key, s.name, endpoint, resp.Status, why)
 	}
 	return resp, nil
 }
