@@ -19,7 +19,7 @@ const (
 	pageSize       = 1000
 	flushEvery     = 2 * time.Second
 	followEvery    = 200 * time.Millisecond // while slots are being taken over
-	defaultWorkers = 4 // for each disk
+	defaultWorkers = 4                      // for each disk
 	errorsKept     = 20
 )
 
