@@ -7,7 +7,8 @@
 //	gw, err := s3gateway.New(s3gateway.Options{
 //		Objects: objects, Lookup: keys.Secret, Clock: clock, Log: log,
 //	})
-//	srv := &http.Server{Handler: gw}
+//	srv := &http.Server{Handler: gw, ConnContext: s3gateway.ConnContext}
+//	err = srv.Serve(s3gateway.Listen(listener))
 //
 // The handler must get requests as they came. In particular no ServeMux may
 // be before it: that cleans paths, and "a//b" and "a/../b" are names of

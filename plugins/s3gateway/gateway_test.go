@@ -72,9 +72,11 @@ func serveWith(t testing.TB, o Options, tls bool) *endpoint {
 	}
 	s := httptest.NewUnstartedServer(g)
 	s.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
+	s.Config.ConnContext = ConnContext
 	if tls {
 		s.StartTLS()
 	} else {
+		s.Listener = Listen(s.Listener)
 		s.Start()
 	}
 	t.Cleanup(s.Close)

@@ -113,12 +113,28 @@ func (d *download) Write(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
+	first := !d.begun
 	d.begin()
-	n, err := d.q.w.Write(p)
+	n, err := d.write(p, first)
 	if err != nil {
 		d.werr = err
 	}
 	return n, err
+}
+
+// write writes bytes of the body; the first ones together with the head.
+func (d *download) write(p []byte, first bool) (n int, err error) {
+	if first && len(p) >= worthHolding {
+		if c := connOf(d.q.r.Context()); c != nil {
+			c.hold()
+			defer func() {
+				if rerr := c.release(); err == nil {
+					err = rerr
+				}
+			}()
+		}
+	}
+	return d.q.w.Write(p)
 }
 
 // ReadFrom lets a body that writes itself hand its file to the connection,

@@ -24,6 +24,7 @@ import (
 	"github.com/shoalstore/shoal/core/slot"
 	"github.com/shoalstore/shoal/ec"
 	"github.com/shoalstore/shoal/mirror"
+	"github.com/shoalstore/shoal/plugins/s3gateway"
 )
 
 // stopPatience is how long a node that stops waits for others to take its slots
@@ -449,14 +450,14 @@ func (s *server) runAll(ctx context.Context, l listeners) error {
 	start("counts", s.countDisks)
 	web := &http.Server{
 		Handler: handler, ReadHeaderTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute,
-		BaseContext: func(net.Listener) context.Context { return base },
-		ErrorLog:    slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+		BaseContext: func(net.Listener) context.Context { return base }, ConnContext: s3gateway.ConnContext,
+		ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 	}
 	start("http", func(context.Context) error {
 		if s.clientTLS != nil {
 			return web.Serve(tls.NewListener(l.client, s.clientTLS))
 		}
-		return web.Serve(l.client)
+		return web.Serve(s3gateway.Listen(l.client))
 	})
 	s.log.Info("node started", "client", l.client.Addr().String(), "peer", l.peer.Addr().String(), "disks", len(s.disks))
 
