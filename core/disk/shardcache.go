@@ -15,6 +15,9 @@ const (
 	// keepTable is the size in bytes of the largest table that is kept: that
 	// of a shard of 128 MiB. For more the opening does not matter.
 	keepTable = 16 << 10
+	// lookEvery is how long a file is taken for the one under its name by those
+	// who do not want to wait.
+	lookEvery = time.Second
 	// keepFor is how long a file's description is believed before it is read
 	// and verified again.
 	keepFor = time.Minute
@@ -22,9 +25,9 @@ const (
 
 // openFiles are the files of shards that are open. Each is shared by its
 // readers, and those used last are kept for the next ones: to open a file costs
-// as much as a small answer. What is there is
-// compared with the name at each use, so a file that was taken away, replaced
-// or changed behind the disk's back is noticed as it is without them.
+// as much as a small answer. A file is compared with what is under its name, so
+// that one which was taken away, replaced or changed behind the disk's back is
+// noticed as it is without them; for those who do not want to wait, once a second.
 type openFiles struct {
 	d *Disk
 
@@ -46,6 +49,8 @@ type openFile struct {
 	// The rest is guarded by mu of openFiles.
 	users int
 	kept  bool
+	// looked is when the file was last seen under its name.
+	looked core.Instant
 	// lent says that a reader uses the file's position.
 	lent bool
 }
@@ -55,8 +60,8 @@ func newOpenFiles(d *Disk) *openFiles {
 }
 
 // get returns a shard's file if it is kept and still the one under the
-// shard's name. The caller puts it back.
-func (c *openFiles) get(id core.ShardID) *openFile {
+// shard's name, or was a moment ago. The caller puts it back.
+func (c *openFiles) get(id core.ShardID, lately bool) *openFile {
 	c.mu.Lock()
 	e := c.kept[id]
 	if e == nil {
@@ -66,9 +71,17 @@ func (c *openFiles) get(id core.ShardID) *openFile {
 	o := e.Value.(*openFile)
 	o.users++
 	c.lru.MoveToFront(e)
+	looked := o.looked
 	c.mu.Unlock()
-	if c.d.clock.Boot() < o.until {
+	now := c.d.clock.Boot()
+	if lately && now < min(o.until, looked.Add(lookEvery)) {
+		return o
+	}
+	if now < o.until {
 		if st, err := c.d.fs.Stat(c.d.shards.name(id)); err == nil && sameFile(st, o.stat) {
+			c.mu.Lock()
+			o.looked = now
+			c.mu.Unlock()
 			return o
 		}
 	}
@@ -87,8 +100,9 @@ func sameFile(a, b fs.FileInfo) bool {
 
 // add takes over a file that was just opened, for one user.
 func (c *openFiles) add(id core.ShardID, f vfs.File, info shardInfo) *openFile {
+	now := c.d.clock.Boot()
 	o := &openFile{
-		id: id, f: f, stat: info.stat, until: c.d.clock.Boot().Add(keepFor),
+		id: id, f: f, stat: info.stat, until: now.Add(keepFor), looked: now,
 		size: info.footer.size, table: info.table, users: 1,
 	}
 	c.mu.Lock()

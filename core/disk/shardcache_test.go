@@ -9,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/shoalstore/shoal/core"
 	"github.com/shoalstore/shoal/core/vfs"
@@ -49,6 +50,8 @@ func TestKeptOpen(t *testing.T) {
 	var opens atomic.Int64
 	o := small(countOpens(vfs.OS(), &opens), dir)
 	o.KeepOpen = 2
+	later := &laterClock{Clock: o.Clock}
+	o.Clock = later
 	d := open(t, o)
 	var metas []core.ShardMeta
 	var bodies [][]byte
@@ -123,6 +126,7 @@ func TestKeptOpen(t *testing.T) {
 	flip(t, name(1), 70_000)
 	must(t, read(1))
 	flip(t, name(1), int64(len(bodies[1]))+1)
+	later.by.Add(int64(time.Second))
 	if _, ok := readNow(t, d, metas[1].ID); ok {
 		t.Error("damaged table: opened")
 	}
@@ -133,6 +137,16 @@ func TestKeptOpen(t *testing.T) {
 	must(t, read(2))
 	must(t, d.Delete(t.Context(), metas[2].ID))
 	wantErr(t, "deleted", read(2), core.ErrNotFound)
+}
+
+// laterClock is a clock that is ahead of another.
+type laterClock struct {
+	core.Clock
+	by atomic.Int64
+}
+
+func (c *laterClock) Boot() core.Instant {
+	return c.Clock.Boot().Add(time.Duration(c.by.Load()))
 }
 
 func flip(t *testing.T, name string, off int64) {

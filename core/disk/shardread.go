@@ -28,7 +28,7 @@ func (d *Disk) Open(ctx context.Context, id core.ShardID) (core.ShardReader, err
 		return nil, err
 	}
 	defer d.leave()
-	o := d.files.get(id)
+	o := d.files.get(id, false)
 	if o == nil {
 		f, info, err := d.openShard(id)
 		if err != nil {
@@ -46,7 +46,7 @@ func (d *Disk) OpenNow(ctx context.Context, id core.ShardID) (core.ShardReader, 
 		return nil, false
 	}
 	defer d.leave()
-	o := d.files.get(id)
+	o := d.files.get(id, true)
 	if o == nil {
 		return nil, false
 	}
