@@ -243,7 +243,7 @@ func lostObjects(ctx context.Context, stopped *nodeserver.Stopped, m *core.Map) 
 		return nil, err
 	}
 	slices.SortFunc(out, func(a, b nodeserver.LostObject) int {
-		return cmp.Or(strings.Compare(a.Bucket.String(), b.Bucket.String()), strings.Compare(a.Key, b.Key))
+		return cmp.Or(strings.Compare(a.Bucket, b.Bucket), strings.Compare(a.Key, b.Key))
 	})
 	return slices.CompactFunc(out, func(a, b nodeserver.LostObject) bool { return a.Bucket == b.Bucket && a.Key == b.Key }), nil
 }

@@ -26,6 +26,8 @@ type mapkeeper struct {
 	clock  core.Clock
 	log    *slog.Logger
 	reg    bus.Register
+	// onMap, if not nil, is told of each map that a proposal of this node made.
+	onMap func(was, made *core.Map)
 	// saveMap keeps the newest map for the node's next start.
 	saveMap func(*core.Map) error
 
@@ -237,12 +239,18 @@ func (k *mapkeeper) try(ctx context.Context, changes []core.Change) (core.Epoch,
 		return 0, nil, err
 	}
 	if _, err := k.reg.CompareAndSet(ctx, enc, rev); err != nil {
-		if errors.Is(err, core.ErrUnknownOutcome) {
-			return k.lookAgain(ctx, next, errs, err)
+		if !errors.Is(err, core.ErrUnknownOutcome) {
+			return 0, nil, err
 		}
-		return 0, nil, err
+		if epoch, errs, err := k.lookAgain(ctx, next, errs, err); err != nil {
+			return epoch, errs, err
+		}
+	} else {
+		k.driver.step(func(n *slot.Node, now core.Instant) { n.SeeMap(now, next) })
 	}
-	k.driver.step(func(n *slot.Node, now core.Instant) { n.SeeMap(now, next) })
+	if k.onMap != nil {
+		k.onMap(m, next)
+	}
 	return next.Epoch, errs, nil
 }
 

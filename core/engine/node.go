@@ -35,6 +35,10 @@ type Options struct {
 	SaveVoter func(slot.VoterState) error
 	Map       *core.Map
 	SaveMap   func(*core.Map) error
+	// OnMap, if not nil, is told of each map that this node's proposals made,
+	// with its predecessor, once it is written; it may not be in effect yet.
+	// It must not block.
+	OnMap func(was, made *core.Map)
 	// Coder returns the coder of a scheme.
 	Coder func(core.Scheme) core.Coder
 	// Defaults are the properties of buckets that ask for none; zero fields
@@ -111,6 +115,7 @@ func New(o Options) *Node {
 		n.driver.confirms = &confirms{}
 	}
 	n.keeper = newMapkeeper(n.driver, o.Clock, o.Log, o.Register, o.SaveMap)
+	n.keeper.onMap = o.OnMap
 	n.driver.saveVoter = o.SaveVoter
 	n.driver.onChanges = func(c []core.Change) { n.keeper.ask(c) }
 	n.driver.onDisk = func(id core.DiskID, err error) { n.diskFailed(id, err) }

@@ -30,9 +30,9 @@ type Options struct {
 	KV    bus.KV
 	Clock core.Clock
 	Log   *slog.Logger
-	// OnChange, if not nil, is told of every change of a job's state. It must
-	// not block.
-	OnChange func(Job)
+	// OnChange, if not nil, is told of every change of a job's state that this
+	// node made, its beginning included, where was is "". It must not block.
+	OnChange func(j Job, was State)
 	// OnObject, if not nil, is told of every object that this node has worked
 	// on: the operation ("copy"), when it began, the bytes written, and what
 	// went wrong. It must not block.
@@ -189,31 +189,36 @@ func (m *Manager) Start(ctx context.Context, s Spec) (Job, error) {
 	if err != nil {
 		return Job{}, fmt.Errorf("encode job: %w", err)
 	}
-	if err := m.create(ctx, key(s.ID, "spec"), spec); err != nil {
+	if _, err := m.create(ctx, key(s.ID, "spec"), spec); err != nil {
 		return Job{}, err
 	}
-	if err := m.create(ctx, key(s.ID, "status"), status); err != nil {
+	made, err := m.create(ctx, key(s.ID, "status"), status)
+	if err != nil {
 		return Job{}, err
+	}
+	if made {
+		m.tell(s.ID, Status{State: Pending}, "")
 	}
 	return m.Get(ctx, s.ID)
 }
 
-// create writes a key that a repeated start may have written already.
-func (m *Manager) create(ctx context.Context, key string, value []byte) error {
+// create writes a key that a repeated start may have written already, and says
+// whether it did.
+func (m *Manager) create(ctx context.Context, key string, value []byte) (made bool, err error) {
 	for {
 		rev, err := m.o.KV.Create(ctx, key, value)
 		switch {
 		case err == nil:
-			return m.see(bus.Entry{Key: key, Value: value, Revision: rev})
+			return true, m.see(bus.Entry{Key: key, Value: value, Revision: rev})
 		case errors.Is(err, core.ErrExists):
 			e, err := m.o.KV.Get(ctx, key)
 			if err != nil {
-				return err
+				return false, err
 			}
-			return m.see(e)
+			return false, m.see(e)
 		case errors.Is(err, core.ErrUnknownOutcome) && ctx.Err() == nil:
 		default:
-			return fmt.Errorf("start job: %w", err)
+			return false, fmt.Errorf("start job: %w", err)
 		}
 	}
 }
@@ -238,7 +243,8 @@ func (m *Manager) update(ctx context.Context, id string, f func(*Status) bool) e
 		if !ok {
 			return notFound(id)
 		}
-		if st.State.Ended() || !f(&st) {
+		was := st.State
+		if was.Ended() || !f(&st) {
 			return nil
 		}
 		value, err := json.Marshal(st)
@@ -251,7 +257,9 @@ func (m *Manager) update(ctx context.Context, id string, f func(*Status) bool) e
 			if err := m.see(bus.Entry{Key: key(id, "status"), Value: value, Revision: next}); err != nil {
 				return err
 			}
-			m.tell(id)
+			if st.State != was {
+				m.tell(id, st, was)
+			}
 			return nil
 		case errors.Is(err, core.ErrConflict), errors.Is(err, core.ErrUnknownOutcome):
 			e, err := m.o.KV.Get(ctx, key(id, "status"))
@@ -267,12 +275,12 @@ func (m *Manager) update(ctx context.Context, id string, f func(*Status) bool) e
 	}
 }
 
-func (m *Manager) tell(id string) {
+func (m *Manager) tell(id string, st Status, was State) {
 	if m.o.OnChange == nil {
 		return
 	}
-	if spec, st, _, _, ok := m.snapshot(id); ok {
-		m.o.OnChange(Job{Spec: *spec, Status: st})
+	if spec, _, _, _, ok := m.snapshot(id); ok {
+		m.o.OnChange(Job{Spec: *spec, Status: st}, was)
 	}
 }
 

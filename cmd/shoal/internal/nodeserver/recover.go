@@ -193,9 +193,9 @@ func (n *stoppedNode) take(ctx context.Context, m *core.Map, o recovery.Orders) 
 // LostObject is an object of which too little is left to read it, though its
 // record is there.
 type LostObject struct {
-	Bucket core.BucketName `json:"bucket"`
-	Key    string          `json:"key"`
-	Size   int64           `json:"size"`
+	Bucket string `json:"bucket"` // with its scheme
+	Key    string `json:"key"`
+	Size   int64  `json:"size"`
 }
 
 // LostObjects finds the objects whose shards are on disks that the map does not
@@ -229,7 +229,7 @@ func lostObjects(ctx context.Context, m *core.Map, d *disk.Disk, states map[core
 					return err
 				}
 				if rec, err := core.DecodeRecord(f.Value); err != nil || !readable(m, rec) {
-					o := LostObject{Bucket: b.Name, Key: f.Key}
+					o := LostObject{Bucket: b.Name.String(), Key: f.Key}
 					if err == nil {
 						o.Size = rec.Size
 					}

@@ -60,6 +60,7 @@ type server struct {
 	node   *engine.Node
 	jobs   *job.Manager
 	meter  *meter
+	events *publisher
 	coders coders
 
 	clientTLS *tls.Config
@@ -275,8 +276,10 @@ func (s *server) serve(ctx context.Context, known *core.Map, voter slot.VoterSta
 	}
 	defer s.bus.Close()
 	s.meter = newMeter(s.clock, s.state.id.Node)
+	s.events = newPublisher(s)
 	s.node = engine.New(engine.Options{
-		Self: self(s.cfg), Boot: s.boot, Transport: transport{s.peers}, Register: s.bus.Map(),
+		OnMap: s.events.onMap,
+		Self:  self(s.cfg), Boot: s.boot, Transport: transport{s.peers}, Register: s.bus.Map(),
 		Clock: s.clock, Log: s.log, Voter: voter, SaveVoter: s.state.saveVoter, Map: known, SaveMap: s.state.saveMap,
 		Coder:    func(c core.Scheme) core.Coder { return s.coders.get(c, s.clock) },
 		Defaults: s.defaults(), ReconcileBandwidth: int64(s.cfg.Limits.ReconcileBandwidth),
@@ -286,7 +289,7 @@ func (s *server) serve(ctx context.Context, known *core.Map, voter slot.VoterSta
 		s.node.AddDisk(engine.LocalDisk{UUID: d.disk.Identity().UUID, Name: d.name, Weight: d.weight, Disk: d.disk})
 	}
 	s.jobs = job.New(job.Options{
-		Node: s.node, KV: s.bus.Jobs(), Clock: s.clock, Log: s.log,
+		Node: s.node, KV: s.bus.Jobs(), Clock: s.clock, Log: s.log, OnChange: s.events.onJob,
 		OnObject: func(op string, began time.Time, written int64, err error) { s.meter.done(op, began, written, 0, err) },
 	})
 	s.node.Handle(methodLocal, s.serveLocal)
@@ -440,6 +443,7 @@ func (s *server) runAll(ctx context.Context, l listeners) error {
 	if s.coord != nil {
 		start("bus", s.coord.Run)
 	}
+	start("events", s.events.run)
 	start("engine", s.node.Run)
 	start("map", s.followMap)
 	start("node", s.stayAlone)
