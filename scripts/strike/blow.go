@@ -111,24 +111,14 @@ func (h *harness) maintenance(node core.NodeID) *blow {
 // loseDisk takes a random disk from a random node: it is detached, or, where its
 // files can be reached, they are all removed while the node uses them.
 func loseDisk(ctx context.Context, h *harness, rnd *rand.Rand) (*blow, error) {
-	node, err := h.randomNode(ctx, rnd)
+	disk, err := h.randomDisk(ctx, rnd)
 	if err != nil {
 		return nil, err
 	}
-	disks, err := h.api.Disks(ctx, node)
-	if err != nil {
-		return nil, err
-	}
-	disks = slices.DeleteFunc(disks, func(d api.Disk) bool { return d.State != core.DiskOK })
-	if len(disks) == 0 {
-		return nil, fmt.Errorf("node %s has no disk in use", node)
-	}
-	slices.SortFunc(disks, func(a, b api.Disk) int { return strings.Compare(a.ID, b.ID) })
-	disk := disks[rnd.IntN(len(disks))]
 	remove := rnd.IntN(2) == 0
 	switch {
 	case h.o.strike != "":
-		return h.commands(node, disk.Name), nil
+		return h.commands(disk.Node, disk.Name), nil
 	case remove && h.dev != "":
 		return h.wipedDisk(disk), nil
 	}
@@ -211,6 +201,24 @@ func (h *harness) randomNode(ctx context.Context, rnd *rand.Rand) (core.NodeID, 
 		return "", err
 	}
 	return nodes[rnd.IntN(len(nodes))], nil
+}
+
+// randomDisk chooses among the disks in use.
+func (h *harness) randomDisk(ctx context.Context, rnd *rand.Rand) (api.Disk, error) {
+	node, err := h.randomNode(ctx, rnd)
+	if err != nil {
+		return api.Disk{}, err
+	}
+	disks, err := h.api.Disks(ctx, node)
+	if err != nil {
+		return api.Disk{}, err
+	}
+	disks = slices.DeleteFunc(disks, func(d api.Disk) bool { return d.State != core.DiskOK })
+	if len(disks) == 0 {
+		return api.Disk{}, fmt.Errorf("node %s has no disk in use", node)
+	}
+	slices.SortFunc(disks, func(a, b api.Disk) int { return strings.Compare(a.ID, b.ID) })
+	return disks[rnd.IntN(len(disks))], nil
 }
 
 // commands are the user's own ways to strike and to restore.

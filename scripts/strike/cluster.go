@@ -91,10 +91,7 @@ func joinCluster(ctx context.Context, o *options) (*cluster, error) {
 		return nil, err
 	}
 	c := &cluster{shoal: shoal}
-	key, secret := os.Getenv("SHOAL_ACCESS_KEY"), os.Getenv("SHOAL_SECRET_KEY")
-	if key == "" {
-		key, secret = config.DevAccessKey, config.DevSecretKey
-	}
+	key, secret := c.keys()
 	if c.api, err = newClient(o.endpoints(), key, secret); err != nil {
 		return nil, usageError{err}
 	}
@@ -106,6 +103,15 @@ func joinCluster(ctx context.Context, o *options) (*cluster, error) {
 		c.dev = c.find(ctx, o.endpoints())
 	}
 	return c, nil
+}
+
+// keys are those of the cluster.
+func (c *cluster) keys() (access, secret string) {
+	access, secret = os.Getenv("SHOAL_ACCESS_KEY"), os.Getenv("SHOAL_SECRET_KEY")
+	if c.own || access == "" {
+		return config.DevAccessKey, config.DevSecretKey
+	}
+	return access, secret
 }
 
 func newClient(urls []string, key, secret string) (*client.Client, error) {

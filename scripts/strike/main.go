@@ -70,6 +70,8 @@ func newRoot(out io.Writer) *cobra.Command {
 	for _, s := range copyScripts() {
 		root.AddCommand(newScriptCommand(out, s.name, s.short, s.run))
 	}
+	root.AddCommand(newScriptCommand(out, chaosName, "Have every failure there is, one at a time, under mixed traffic", runChaos))
+	root.AddCommand(newSoakCommand(out))
 	return root
 }
 
@@ -86,6 +88,9 @@ func newScriptCommand(out io.Writer, name, short string, script func(context.Con
 		},
 	}
 	o.add(cmd.Flags())
+	if name == chaosName {
+		o.addChaos(cmd.Flags())
+	}
 	return cmd
 }
 

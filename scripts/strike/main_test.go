@@ -2,12 +2,14 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -28,6 +30,10 @@ const (
 func TestMain(m *testing.M) {
 	if name := os.Getenv(guardVar); name != "" {
 		os.Exit(guard(name))
+	}
+	// soak runs the scripts as processes of its own program.
+	if len(os.Args) > 1 && slices.Contains(scriptNames(), os.Args[1]) {
+		os.Exit(run(context.Background(), os.Args[1:], os.Stdout, os.Stderr))
 	}
 	os.Exit(m.Run())
 }
@@ -230,6 +236,14 @@ func runScripted(t *testing.T, bin, script string, args ...string) result {
 		t.Errorf("got %+v, want nothing amiss", r)
 	}
 	return r
+}
+
+// TestChaos has everything fail for two minutes.
+func TestChaos(t *testing.T) {
+	r := runScripted(t, program(t), chaosName, "--minutes", "2")
+	if r.Rounds < 3 || r.Objects < 100 {
+		t.Errorf("got %+v, want three strikes and a hundred writes at least", r)
+	}
 }
 
 // TestScripts runs a round of each script.

@@ -20,6 +20,7 @@ type options struct {
 	script string
 
 	rounds   int
+	minutes  float64 // of chaos; 0 is by rounds
 	objects  int
 	size     sizeFlag
 	seed     uint64
@@ -70,6 +71,12 @@ func (o *options) add(f *pflag.FlagSet) {
 	f.StringVar(&o.logs, "logs", "", "directory for the nodes' logs when something is amiss (default: a new one in the directory for temporary files)")
 }
 
+// addChaos adds what only chaos has.
+func (o *options) addChaos(f *pflag.FlagSet) {
+	f.Float64Var(&o.minutes, "minutes", 0, "go on striking for so many minutes, instead of --rounds")
+	f.Lookup("rounds").Usage = "strikes"
+}
+
 // check completes the options or says what is wrong with them.
 func (o *options) check() error {
 	switch {
@@ -83,6 +90,8 @@ func (o *options) check() error {
 		return usagef("--strike-cmd is for a cluster that runs: give its --endpoint")
 	case o.nodes < 2 && o.endpoint == "":
 		return usagef("--nodes %d: want 2 or more, of which one can be lost", o.nodes)
+	case o.minutes < 0:
+		return usagef("--minutes %v: want 0 or more", o.minutes)
 	case o.timeout <= 0:
 		return usagef("--timeout %s: want more than 0", o.timeout)
 	}

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
-	"net"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -17,8 +15,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 
 	"github.com/shoalstore/shoal/cmd/shoal/internal/devcluster"
@@ -26,6 +22,7 @@ import (
 	"github.com/shoalstore/shoal/core"
 	"github.com/shoalstore/shoal/plugins/api"
 	"github.com/shoalstore/shoal/plugins/api/client"
+	"github.com/shoalstore/shoal/plugins/s3gateway/oneshot"
 )
 
 // cluster is a development cluster of real processes for one test.
@@ -148,16 +145,8 @@ func (c *cluster) shoal(first string, args ...string) (string, error) {
 // s3 is an S3 client of one node. It sends each request once, unless retries
 // asks for the SDK's standard behaviour.
 func (c *cluster) s3(node string, timeout time.Duration, retries int) *s3.Client {
-	transport := &http.Transport{
-		DialContext: (&net.Dialer{Timeout: 2 * time.Second}).DialContext, MaxIdleConnsPerHost: 16, ResponseHeaderTimeout: timeout,
-		ExpectContinueTimeout: time.Second, // as in the SDK's own
-	}
-	c.t.Cleanup(transport.CloseIdleConnections)
-	return s3.New(s3.Options{
-		BaseEndpoint: aws.String(c.urls[node]), UsePathStyle: true, Region: "us-east-1",
-		Credentials:      credentials.NewStaticCredentialsProvider(config.DevAccessKey, config.DevSecretKey, ""),
-		HTTPClient:       &http.Client{Transport: transport, Timeout: timeout},
-		RetryMaxAttempts: retries + 1,
+	return oneshot.New(oneshot.Options{
+		URL: c.urls[node], AccessKey: config.DevAccessKey, Secret: config.DevSecretKey, Timeout: timeout, Retries: retries,
 	})
 }
 

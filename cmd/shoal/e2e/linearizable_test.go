@@ -5,22 +5,20 @@ import (
 	"context"
 	"crypto/md5"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
-	"net"
 	"net/http"
 	"os"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
-	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
+
+	"github.com/shoalstore/shoal/plugins/s3gateway/oneshot"
 )
 
 const (
@@ -178,16 +176,16 @@ func (k *caller) put(ctx context.Context, node *s3.Client, bucket, key string, c
 	began := time.Now()
 	out, err := node.PutObject(ctx, in)
 	a := answer{took: true}
-	switch status := statusOf(err); {
+	switch status := oneshot.Status(err); {
 	case err == nil:
-		if got := unquote(out.ETag); got != etag {
+		if got := oneshot.ETag(out.ETag); got != etag {
 			k.c.t.Errorf("put %s: got ETag %s, want %s", key, got, etag)
 		}
 		k.seen[key] = etag
 	case c.kind == opCreate && status == http.StatusPreconditionFailed,
 		c.kind == opSwap && (status == http.StatusPreconditionFailed || status == http.StatusNotFound):
 		a, err = answer{}, nil
-	case neverSent(err):
+	case oneshot.NeverSent(err):
 		return err
 	default:
 		k.refusal(err, c.kind, key)
@@ -201,7 +199,7 @@ func (k *caller) put(ctx context.Context, node *s3.Client, bucket, key string, c
 func (k *caller) delete(ctx context.Context, node *s3.Client, bucket, key string) error {
 	began := time.Now()
 	_, err := node.DeleteObject(ctx, &s3.DeleteObjectInput{Bucket: &bucket, Key: &key})
-	if neverSent(err) {
+	if oneshot.NeverSent(err) {
 		return err
 	}
 	if err != nil {
@@ -223,12 +221,12 @@ func (k *caller) get(ctx context.Context, node *s3.Client, bucket, key string) e
 		if err == nil {
 			sum := md5.Sum(data)
 			value = hex.EncodeToString(sum[:])
-			if got := unquote(out.ETag); got != value {
+			if got := oneshot.ETag(out.ETag); got != value {
 				k.c.t.Errorf("get %s: data of ETag %s under ETag %s", key, value, got)
 			}
 		}
 	}
-	if err != nil && statusOf(err) != http.StatusNotFound {
+	if err != nil && oneshot.Status(err) != http.StatusNotFound {
 		k.refusal(err, opRead, key)
 		k.dropped.Add(1)
 		return err
@@ -249,7 +247,7 @@ func (k *caller) list(ctx context.Context, node *s3.Client, bucket, prefix strin
 	}
 	values := map[string]string{}
 	for _, o := range out.Contents {
-		values[aws.ToString(o.Key)] = unquote(o.ETag)
+		values[aws.ToString(o.Key)] = oneshot.ETag(o.ETag)
 	}
 	for i := range keysOfRound {
 		key := keyOf(prefix, i)
@@ -264,23 +262,7 @@ func (k *caller) list(ctx context.Context, node *s3.Client, bucket, prefix strin
 
 // refusal fails the test on an answer that no failure of nodes excuses.
 func (k *caller) refusal(err error, kind opKind, key string) {
-	if s := statusOf(err); s != 0 && s != http.StatusServiceUnavailable {
+	if s := oneshot.Status(err); s != 0 && s != http.StatusServiceUnavailable {
 		k.c.t.Errorf("%s %s: got %v, want success or 503", kind, key, err)
 	}
-}
-
-func unquote(etag *string) string { return strings.Trim(aws.ToString(etag), `"`) }
-
-// statusOf is the status of an answer, 0 if there was none.
-func statusOf(err error) int {
-	if r, ok := errors.AsType[*awshttp.ResponseError](err); ok {
-		return r.HTTPStatusCode()
-	}
-	return 0
-}
-
-// neverSent says that there was no connection to send a request on.
-func neverSent(err error) bool {
-	var op *net.OpError
-	return errors.As(err, &op) && op.Op == "dial"
 }
