@@ -38,6 +38,8 @@ type driver struct {
 	// not block or call back.
 	onChanges func([]core.Change)
 	onDisk    func(core.DiskID, error)
+	// holdBack carries out what joiners wait for, in its turn; see brake.step.
+	holdBack func(ctx context.Context, f func()) (did bool, err error)
 
 	effect  atomic.Pointer[core.Map]
 	metrics driverMetrics
@@ -146,7 +148,13 @@ func (d *driver) read(r slot.Read) {
 		return
 	}
 	d.group.Go(func() {
-		e, err := io.disk.Entries(io.ctx, r.Slot, r.After, r.UpTo, r.Bytes)
+		var e core.Entries
+		var err error
+		if did, gone := d.holdBack(io.ctx, func() {
+			e, err = io.disk.Entries(io.ctx, r.Slot, r.After, r.UpTo, r.Bytes)
+		}); !did {
+			err = gone
+		}
 		d.step(func(n *slot.Node, now core.Instant) { n.ReadDone(now, r.ID, e, err) })
 	})
 }

@@ -121,6 +121,7 @@ func New(o Options) *Node {
 	n.driver.onDisk = func(id core.DiskID, err error) { n.diskFailed(id, err) }
 	n.garbage = newGarbage(n, o.Clock, o.Log)
 	n.heal = newReconciler(n)
+	n.driver.holdBack = n.heal.brake.step
 	return n
 }
 

@@ -101,7 +101,7 @@ func (nd *node) start() {
 	nd.waiters, nd.locks = map[slot.WriteID]func(slot.Result){}, map[string][]func(){}
 	nd.node = slot.New(slot.Config{
 		ID: nd.id, Boot: nd.boot, Rules: w.opt.Rules, Voter: nd.voter, Started: nd.boottime(),
-		Params: slot.Params{TombstoneAge: 20 * time.Second, CatchupBytes: 3},
+		Params: slot.Params{TombstoneAge: 20 * time.Second, CatchupBytes: 3, Streams: 1},
 	})
 	w.trace("%s starts, boot %d", nd.id, nd.boot)
 	if nd.saved != nil {

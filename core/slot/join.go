@@ -1,6 +1,10 @@
 package slot
 
-import "github.com/shoalstore/shoal/core"
+import (
+	"slices"
+
+	"github.com/shoalstore/shoal/core"
+)
 
 // bridge keeps the entries that were committed since a joiner's last stretch
 // was read, so that the joiner can go over to live writes without a gap.
@@ -63,11 +67,16 @@ func (n *Node) readFor(r *replica, p *peer) {
 		p.since, p.sentAt = n.now, n.now // one at a time; tickPeer comes back
 		return
 	}
-	o.bridge.begin(p.disk, r.state.Committed)
 	if p.cursor == r.state.Committed.Seq && (p.started || p.mark == r.state.Committed) {
+		o.bridge.begin(p.disk, r.state.Committed)
 		n.goLive(r, p)
 		return
 	}
+	if !n.admit(r, p) {
+		p.since, p.sentAt = n.now, n.now
+		return
+	}
+	o.bridge.begin(p.disk, r.state.Committed)
 	p.reading = true
 	p.since, p.sentAt = n.now, n.now
 	n.nextID++
@@ -101,7 +110,11 @@ func (n *Node) retryCatchup(r *replica, p *peer) {
 	case p.reading:
 		p.sentAt = n.now
 	case p.catchup != nil:
-		n.sendCatchup(r, p)
+		// It is large, and what a busy disk has not acknowledged yet is
+		// seldom lost.
+		if n.now.Sub(p.sentAt) >= n.p.AckTimeout {
+			n.sendCatchup(r, p)
+		}
 	case r.owner.phase == active:
 		n.readFor(r, p)
 	}
@@ -117,6 +130,7 @@ func (n *Node) onCaughtUp(r *replica, p *peer, m *Message) {
 	p.cursor = p.catchup.UpTo.Seq
 	p.catchup = nil
 	p.since = 0
+	defer n.nextStreams()
 	if o.bridge.joiner == p.disk && o.bridge.prev.Seq == p.cursor && !o.bridge.full {
 		n.goLive(r, p)
 		return
@@ -149,5 +163,55 @@ func (n *Node) goLive(r *replica, p *peer) {
 func (n *Node) checkJoined(r *replica, p *peer) {
 	if p.joining && p.level && p.first == nil && r.owner.phase == active && p.acked >= r.state.Committed.Seq {
 		n.propose(r, core.ChangeJoined, p)
+	}
+}
+
+// stream is a joiner that is read for or sent history, or that waits for that.
+type stream struct {
+	r       *replica
+	o       *ownership
+	p       *peer
+	attempt uint64
+}
+
+// valid says whether the stream still is about the same attempt to join.
+func (x *stream) valid() bool {
+	return x.r.owner == x.o && x.p.attempt == x.attempt && x.p.joining && !x.p.level && x.o.peer(x.p.disk) == x.p
+}
+
+// freeStream says whether one more joiner may be sent history now.
+func (n *Node) freeStream() bool {
+	n.streams = slices.DeleteFunc(n.streams, func(x stream) bool { return !x.valid() || !x.p.reading && x.p.catchup == nil })
+	return len(n.streams) < n.p.Streams
+}
+
+// admit gives a joiner a stream, or queues it.
+func (n *Node) admit(r *replica, p *peer) bool {
+	x := stream{r, r.owner, p, p.attempt}
+	if n.freeStream() {
+		p.queued = false
+		n.streams = append(n.streams, x)
+		return true
+	}
+	if !p.queued {
+		p.queued = true
+		n.queue = append(n.queue, x)
+	}
+	return false
+}
+
+// nextStreams lets those who wait for a stream have what is free.
+func (n *Node) nextStreams() {
+	for len(n.queue) > 0 && n.freeStream() {
+		x := n.queue[0]
+		n.queue[0] = stream{}
+		n.queue = n.queue[1:]
+		if !x.valid() || !x.p.queued {
+			continue
+		}
+		x.p.queued = false
+		if x.o.phase == active && !x.p.reading && x.p.catchup == nil {
+			n.readFor(x.r, x.p)
+		}
 	}
 }

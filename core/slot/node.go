@@ -20,6 +20,9 @@ type Params struct {
 	TombstoneAge time.Duration
 	CatchupBytes int // of one message to a joining disk; 1 MiB
 	BridgeBytes  int // of writes held in memory while a joiner catches up; 4 MiB
+	// Streams is how many joiners are sent history at a time; 8. Each holds
+	// CatchupBytes here and there until they are durable; the others wait.
+	Streams int
 }
 
 func (p Params) withDefaults() Params {
@@ -41,6 +44,9 @@ func (p Params) withDefaults() Params {
 	}
 	if p.BridgeBytes == 0 {
 		p.BridgeBytes = 4 << 20
+	}
+	if p.Streams == 0 {
+		p.Streams = 8
 	}
 	return p
 }
@@ -95,12 +101,13 @@ type Node struct {
 	disks          map[core.DiskID]*disk
 	down           map[core.NodeID]bool
 
-	busy   []*replica
-	waits  map[uint64]func(error)
-	reads  map[uint64]func(core.Entries, error)
-	nextID uint64
-	out    Output
-	stats  Stats
+	busy           []*replica
+	streams, queue []stream // of history to joiners, and who waits for one
+	waits          map[uint64]func(error)
+	reads          map[uint64]func(core.Entries, error)
+	nextID         uint64
+	out            Output
+	stats          Stats
 }
 
 type disk struct {
@@ -287,6 +294,7 @@ func (n *Node) Tick(now core.Instant) {
 		r.inBusy = false
 		n.tickReplica(r)
 	}
+	n.nextStreams()
 }
 
 // Receive takes a message from another node, or from this one.

@@ -75,6 +75,7 @@ type peer struct {
 	cursor  uint64
 	started bool
 	reading bool
+	queued  bool     // waits for a stream
 	catchup *Message // the stretch under way
 	level   bool
 	first   *Message // what it was sent on going live, until acknowledged
