@@ -15,7 +15,7 @@ func newDiskCommand(o *options) *cobra.Command {
 	return group("disk", "Show, detach, attach, format and rebuild disks",
 		newDiskLsCommand(o),
 		newDiskActionCommand(o, "detach", "Stop using a disk; its data is rebuilt elsewhere", api.DetachDisk),
-		newDiskActionCommand(o, "attach", "Use a detached disk again", api.AttachDisk),
+		newDiskActionCommand(o, "attach", "Use a disk again that was detached, or is mounted or repaired now", api.AttachDisk),
 		newDiskActionCommand(o, "format", "Make a directory of the node's configuration a new, empty disk", api.FormatDisk),
 		newDiskActionCommand(o, "rebuild", "Rebuild a disk's lost index from its data", api.RebuildDisk),
 		newRandomDiskCommand(o))

@@ -77,6 +77,19 @@ func (c *cluster) disk(t *testing.T, id string) api.Disk {
 	return api.Disk{}
 }
 
+// awaitDisk waits until a disk has that state, which the map gives it soon
+// after its node has started.
+func (c *cluster) awaitDisk(t *testing.T, id string, want core.DiskState) (d api.Disk) {
+	t.Helper()
+	poll(t, 20*time.Second, id+" "+string(want), func(context.Context) error {
+		if d = c.disk(t, id); d.State != want {
+			return fmt.Errorf("it is %s", d.State)
+		}
+		return nil
+	})
+	return d
+}
+
 // TestDisks takes disks of a running cluster out of use, formats and rebuilds
 // them. Everything can be read all the time, and in the end everything is
 // redundant again.
@@ -158,7 +171,7 @@ func TestDisks(t *testing.T) {
 	removeAll(t, filepath.Join(d2, "meta"))
 	had := shards()
 	c.start("n3")
-	if d := c.disk(t, "n3/d2"); d.State != core.DiskFailed || !strings.Contains(d.Problem, "shoal disk rebuild") {
+	if d := c.awaitDisk(t, "n3/d2", core.DiskFailed); !strings.Contains(d.Problem, "shoal disk rebuild") {
 		t.Errorf("without meta it is shown as %+v", d)
 	}
 	check("without meta")

@@ -129,8 +129,7 @@ func (c *cluster) wrongDisks(t *testing.T) {
 			}
 			before := contents(t, d1)
 			c.start("n2")
-			d := c.disk(t, "n2/d1")
-			if d.State != core.DiskFailed || !strings.Contains(d.Problem, v.says) || d.Path != d1 {
+			if d := c.awaitDisk(t, "n2/d1", core.DiskFailed); !strings.Contains(d.Problem, v.says) || d.Path != d1 {
 				t.Errorf("shown as %+v, want it failed for %q", d, v.says)
 			}
 			if log := readFile(t, n.Log); !strings.Contains(log, "disk cannot be used") || !strings.Contains(log, "hint=") {
@@ -231,22 +230,21 @@ func (c *cluster) wrongState(t *testing.T) {
 type server struct {
 	cmd  *exec.Cmd
 	text *lockedBuffer
-	end  chan error
+	end  chan struct{} // closed when it has ended
 }
 
 // startServer starts a server which ends with the test, or with ctx.
 func startServer(ctx context.Context, t *testing.T, config string) *server {
 	t.Helper()
 	ctx, cancel := context.WithCancel(ctx)
-	p := &server{cmd: exec.CommandContext(ctx, os.Getenv(binVar), "server", "--config", config), text: new(lockedBuffer), end: make(chan error, 1)}
+	p := &server{cmd: exec.CommandContext(ctx, os.Getenv(binVar), "server", "--config", config), text: new(lockedBuffer), end: make(chan struct{})}
 	p.cmd.Stdout, p.cmd.Stderr = p.text, p.text
 	if err := p.cmd.Start(); err != nil {
 		cancel()
 		t.Fatal(err)
 	}
-	done := make(chan struct{})
-	go func() { defer close(done); p.end <- p.cmd.Wait() }()
-	t.Cleanup(func() { cancel(); <-done })
+	go func() { defer close(p.end); _ = p.cmd.Wait() }()
+	t.Cleanup(func() { cancel(); <-p.end })
 	return p
 }
 

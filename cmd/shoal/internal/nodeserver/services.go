@@ -382,7 +382,7 @@ func (c clusterService) Disks(ctx context.Context, node core.NodeID) ([]api.Disk
 			}
 		}
 		for _, l := range locals[d.Node].Unusable {
-			if l.Name == d.Name && d.State != core.DiskOK {
+			if l.Name == d.Name && a.Path == "" {
 				a.Path, a.Problem = l.Path, l.Problem
 			}
 		}
