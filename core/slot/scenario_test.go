@@ -32,6 +32,7 @@ var rewrite = flag.Bool("rewrite", false, "write what the scenarios print into t
 //	stall NODE | resume NODE        hold back the node's batches
 //	crash NODE [KEEP] | start NODE  with a new boot; KEEP batches made it
 //	replug NODE                     take the disk out and put it back
+//	reclaim NODE                    forget the slot, if the disk is no member
 //	hold KIND [TO [FROM]] | release keep messages back, and deliver them
 //	again                           deliver what was held once more
 //	print                           the disks, and who serves
@@ -169,6 +170,8 @@ func (s *stage) command(words []string) error {
 		s.start(core.NodeID(args[0]))
 	case "replug":
 		s.replug(core.NodeID(args[0]))
+	case "reclaim":
+		s.reclaim(core.NodeID(args[0]))
 	case "hold":
 		kind, ok := kinds[args[0]]
 		if !ok {

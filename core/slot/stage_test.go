@@ -54,6 +54,9 @@ func (l *memLog) apply(b *core.SlotBatch) error {
 	cutAt := func(after, upTo uint64) {
 		l.entries = slices.DeleteFunc(l.entries, func(e core.Entry) bool { return e.Version.Seq > after && e.Version.Seq <= upTo })
 	}
+	if b.Remove {
+		l.entries, l.state = nil, core.SlotState{}
+	}
 	if b.Adopt != nil {
 		l.state.Ballot = *b.Adopt
 	}
@@ -226,6 +229,16 @@ func (s *stage) replug(id core.NodeID) {
 	a.persists, a.stalled = nil, false
 	s.do(id, func(n *Node) { n.RemoveDisk(s.now, a.disk) })
 	s.do(id, func(n *Node) { n.AddDisk(s.now, a.disk, a.loaded()) })
+}
+
+// reclaim has a node forget the slot.
+func (s *stage) reclaim(id core.NodeID) {
+	a := s.actors[id]
+	s.do(id, func(n *Node) {
+		if !n.Reclaim(s.now, a.disk, 0) {
+			s.printf("%s keeps it", id)
+		}
+	})
 }
 
 // loaded is what the node's disk holds.
