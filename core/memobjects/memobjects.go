@@ -214,7 +214,7 @@ func (s *Store) before(b core.Bucket, key string, o core.PutOptions) (info core.
 	if err != nil {
 		return info, false, err
 	}
-	if info, done = in.answers[answerKey{key, o.Request}]; done {
+	if info, done = in.answers[answerKey{key, o.Request}]; done && !o.Fresh {
 		return info, true, nil
 	}
 	return info, false, o.Conditions.CheckWrite(present.record())
@@ -228,7 +228,7 @@ func (s *Store) commit(ctx context.Context, b core.Bucket, key string, o core.Pu
 	if err != nil {
 		return core.ObjectInfo{}, err
 	}
-	if info, done := in.answers[answerKey{key, o.Request}]; done {
+	if info, done := in.answers[answerKey{key, o.Request}]; done && !o.Fresh {
 		return info, nil
 	}
 	if err := o.Conditions.CheckWrite(present.record()); err != nil {

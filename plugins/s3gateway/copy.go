@@ -91,7 +91,8 @@ func (q *request) copyObject(ctx context.Context) error {
 		}
 		o.Put.Checksum.Algorithm = a.name
 	}
-	o.Put.Size, o.Put.Request = -1, q.id
+	o.Put.Size = -1
+	o.Put.Request, o.Put.Fresh = q.writeID()
 	return q.slowly(ctx, func(ctx context.Context) ([]byte, error) {
 		info, err := q.objects.Copy(ctx, from.bucket, from.key, q.bucket, q.key, o)
 		if err != nil {
@@ -121,7 +122,8 @@ func (q *request) copyPart(ctx context.Context) error {
 			return err
 		}
 	}
-	o.Put.Size, o.Put.Request = -1, q.id
+	o.Put.Size = -1
+	o.Put.Request, o.Put.Fresh = q.writeID()
 	upload := q.query.Get("uploadId")
 	return q.slowly(ctx, func(ctx context.Context) ([]byte, error) {
 		p, err := q.objects.CopyPart(ctx, from.bucket, from.key, q.bucket, q.key, upload, number, o)

@@ -260,7 +260,8 @@ func (q *request) openBody(o *core.PutOptions) error {
 		return bad("EntityTooLarge", "Your proposed upload exceeds the maximum allowed size; upload it in parts.",
 			detail("ProposedSize", size), detail("MaxSizeAllowed", maxPut))
 	}
-	o.Size, o.Request, o.Fresh = size, q.id, true
+	o.Size = size
+	o.Request, o.Fresh = q.writeID()
 	if o.MD5, err = contentMD5(q.r.Header); err != nil {
 		return err
 	}

@@ -39,6 +39,7 @@ type request struct {
 	patience time.Duration
 	// retryFor overrides the client's.
 	retryFor time.Duration
+	attempts int // made so far
 }
 
 func (r *request) String() string { return r.method + " " + r.path }
@@ -95,6 +96,7 @@ func (c *Client) do(ctx context.Context, r *request) (*response, bool, error) {
 	for {
 		e := c.endpoints.pick(tried)
 		tried[e] = true
+		r.count()
 		resp, err := c.attempt(ctx, e, r, c.silence(r, rounds)) //nolint:bodyclose // the caller closes it
 		if err == nil {
 			c.endpoints.good(e)
@@ -131,6 +133,15 @@ func (c *Client) do(ctx context.Context, r *request) (*response, bool, error) {
 		if c.o.Clock.Wait(ctx, wait) != nil {
 			return nil, repeated, interrupted(ctx, r.String(), err)
 		}
+	}
+}
+
+// count numbers the attempts of a request that has a name, as the AWS SDKs do:
+// only one that says that it is not the first gets the first one's answer.
+func (r *request) count() {
+	if r.header.Get(invocationHeader) != "" {
+		r.attempts++
+		r.header.Set("Amz-Sdk-Request", fmt.Sprintf("attempt=%d", r.attempts))
 	}
 }
 

@@ -172,7 +172,9 @@ func withoutControls(body []byte) []byte {
 
 // once returns headers that name the request, as the AWS SDKs do: the same in
 // every attempt, so that the cluster can give a repeated one its first answer.
-func once() http.Header { return http.Header{"Amz-Sdk-Invocation-Id": {uuid.NewString()}} }
+func once() http.Header { return http.Header{invocationHeader: {uuid.NewString()}} }
+
+const invocationHeader = "Amz-Sdk-Invocation-Id"
 
 // kept bounds how long such a request is repeated.
 func (c *Client) kept() time.Duration { return min(c.o.RetryFor, maxKept) }
