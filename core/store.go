@@ -74,8 +74,14 @@ type NowReader interface {
 // Sectioner is an optional ability of a [ShardReader] or an [ExtentReader]: to
 // give out the file that holds the content, for sending it without reading it.
 // Nothing is verified then. The file stays the reader's, which must be closed
-// later; until then the file's position is the caller's. The content begins at
-// off. ok is false if there is no such file.
+// later; until then the file's position is the caller's. ok is false if there is
+// no such file.
 type Sectioner interface {
-	Section() (f *os.File, off int64, ok bool)
+	Section() (s Section, ok bool)
+}
+
+// Section says where content is: in a file, from Off on.
+type Section struct {
+	File *os.File
+	Off  int64
 }

@@ -3,7 +3,6 @@ package mirror
 import (
 	"context"
 	"io"
-	"os"
 	"slices"
 	"sync/atomic"
 
@@ -116,10 +115,10 @@ func (x *extent) now(lo, hi int64) (shardio.Window, bool) {
 }
 
 // Section implements [core.Sectioner]: a replica is the content as it is.
-func (x *extent) Section() (*os.File, int64, bool) {
+func (x *extent) Section() (core.Section, bool) {
 	best := x.shards.Best()
 	if best < 0 {
-		return nil, 0, false
+		return core.Section{}, false
 	}
 	return x.shards.Section(best)
 }

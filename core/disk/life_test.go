@@ -644,11 +644,11 @@ func TestSection(t *testing.T) {
 		writeShard(t, d, meta, body)
 		r, err := d.Open(t.Context(), meta.ID)
 		must(t, err)
-		f, off, ok := r.(core.Sectioner).Section()
+		s, ok := r.(core.Sectioner).Section()
 		if !ok {
 			t.Fatal("section: got none")
 		}
-		p, err := io.ReadAll(io.NewSectionReader(f, off, r.Size()))
+		p, err := io.ReadAll(io.NewSectionReader(s.File, s.Off, r.Size()))
 		if err != nil || !bytes.Equal(p, body) {
 			t.Errorf("content differs: %v", err)
 		}

@@ -180,13 +180,13 @@ func TestSectionsAreApart(t *testing.T) {
 					t.Error(err)
 					return
 				}
-				f, off, ok := r.(core.Sectioner).Section()
+				s, ok := r.(core.Sectioner).Section()
 				if !ok {
 					t.Error("got no file")
 					return
 				}
-				_, err = f.Seek(off, io.SeekStart)
-				got, rerr := io.ReadAll(io.LimitReader(f, r.Size()))
+				_, err = s.File.Seek(s.Off, io.SeekStart)
+				got, rerr := io.ReadAll(io.LimitReader(s.File, r.Size()))
 				if err = errors.Join(err, rerr, r.Close()); err != nil || !bytes.Equal(got, body) {
 					t.Errorf("got %d bytes that differ, %v", len(got), err)
 				}

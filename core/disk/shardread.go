@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 	"sync"
 
 	"github.com/zeebo/xxh3"
@@ -147,23 +146,23 @@ func (r *shardReader) Size() int64 { return r.o.size }
 
 // Section implements [core.Sectioner]. A shard's content is at the front of
 // its file.
-func (r *shardReader) Section() (*os.File, int64, bool) {
+func (r *shardReader) Section() (core.Section, bool) {
 	if r.own == nil && !r.borrowed {
 		if r.o.f.OSFile() == nil {
-			return nil, 0, false
+			return core.Section{}, false
 		}
 		if r.borrowed = r.d.files.lend(r.o); !r.borrowed {
 			f, err := r.d.fs.Open(r.d.shards.name(r.o.id))
 			if err != nil {
-				return nil, 0, false
+				return core.Section{}, false
 			}
 			r.own = f
 		}
 	}
 	if r.own != nil {
-		return r.own.OSFile(), 0, true
+		return core.Section{File: r.own.OSFile()}, true
 	}
-	return r.o.f.OSFile(), 0, true
+	return core.Section{File: r.o.f.OSFile()}, true
 }
 
 func (r *shardReader) Close() error {

@@ -130,15 +130,15 @@ func (b *extentsBody) writePiece(w io.Writer) (int64, error) {
 	if !ok || !file || !b.sendFile || b.begun {
 		return io.Copy(w, b.body)
 	}
-	f, off, ok := sec.Section()
+	s, ok := sec.Section()
 	if ok {
-		_, err := f.Seek(off+b.now.off, io.SeekStart)
+		_, err := s.File.Seek(s.Off+b.now.off, io.SeekStart)
 		ok = err == nil
 	}
 	if !ok {
 		return io.Copy(w, b.body)
 	}
-	k, err := to.ReadFrom(&io.LimitedReader{R: f, N: b.now.n})
+	k, err := to.ReadFrom(&io.LimitedReader{R: s.File, N: b.now.n})
 	b.node.sent.Add(k)
 	if err == nil && k < b.now.n {
 		b.node.healLater(b.bucket, b.key)

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -130,7 +129,7 @@ func (s *Shards) Best() int {
 
 // OpenSome opens k shards, the best that it can get.
 func (s *Shards) OpenSome(ctx context.Context, k int) error {
-	if s.openNow(k) {
+	if s.openNow(k) { //nolint:contextcheck // the shards stay open after the call
 		return nil
 	}
 	out, ok, err := s.env.First(ctx, k, s.Order(), func(ctx context.Context, i int) error {
@@ -205,17 +204,17 @@ func (s *Shards) ReadNow(i int, p []byte, off int64) bool {
 
 // Section returns the file that holds a shard which is open and in order; see
 // [core.Sectioner]. The shard must stay open meanwhile.
-func (s *Shards) Section(i int) (f *os.File, off int64, ok bool) {
+func (s *Shards) Section(i int) (core.Section, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	sh := &s.shards[i]
 	if s.closed || sh.current == nil || sh.rank != Good {
-		return nil, 0, false
+		return core.Section{}, false
 	}
 	if sec, is := sh.current.r.(core.Sectioner); is {
 		return sec.Section()
 	}
-	return nil, 0, false
+	return core.Section{}, false
 }
 
 // ReadAt reads len(p) bytes of a shard, all or an error. An error that is not

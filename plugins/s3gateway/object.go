@@ -70,7 +70,7 @@ func (q *request) getObject(ctx context.Context) error {
 		return err
 	}
 	defer func() { _ = obj.Body.Close() }() // it was read; nothing depends on it
-	d := download{q: q, obj: obj, o: o}
+	d := download{q: q, obj: obj, o: o, conn: connOf(ctx)}
 	n, err := d.run()
 	if err == nil && n != obj.Length {
 		err = fmt.Errorf("get %s/%s: the body has %d bytes, want %d: %w", q.alias, q.key, n, obj.Length, io.ErrUnexpectedEOF)
@@ -96,6 +96,7 @@ type download struct {
 	q     *request
 	obj   *core.Object
 	o     core.GetOptions
+	conn  *conn // nil if it cannot hold anything back
 	begun bool
 	werr  error // of the connection
 }
@@ -124,15 +125,13 @@ func (d *download) Write(p []byte) (int, error) {
 
 // write writes bytes of the body; the first ones together with the head.
 func (d *download) write(p []byte, first bool) (n int, err error) {
-	if first && len(p) >= worthHolding {
-		if c := connOf(d.q.r.Context()); c != nil {
-			c.hold()
-			defer func() {
-				if rerr := c.release(); err == nil {
-					err = rerr
-				}
-			}()
-		}
+	if first && d.conn != nil && len(p) >= worthHolding {
+		d.conn.hold()
+		defer func() {
+			if rerr := d.conn.release(); err == nil {
+				err = rerr
+			}
+		}()
 	}
 	return d.q.w.Write(p)
 }
