@@ -22,6 +22,9 @@ type blow struct {
 	node    core.NodeID
 	strike  func(context.Context) error
 	restore func(context.Context) error
+	// mend, if not nil, is what has the cluster find the damage, once what it
+	// cannot mend was written anew.
+	mend func(context.Context) error
 }
 
 // hit strikes, and remembers to take it back.

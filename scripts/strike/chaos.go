@@ -92,12 +92,12 @@ func runChaos(ctx context.Context, h *harness) error {
 	err := c.rage(ctx)
 	h.res.Objects, h.res.Bytes = c.written.Load(), c.bytes.Load()
 	h.say("%d writes, %d reads, %d listings, %d copies; %d calls refused, %s the longest time without an answer for a worker",
-		c.written.Load(), c.read.Load(), c.listed.Load(), c.sources.done.Load(), c.refused.Load(), tenths(time.Duration(c.outage.Load())))
+		c.written.Load(), c.read.Load(), c.listed.Load(), c.sources.done.Load(), c.refused.Load(), tenths(c.outage.worst()))
 	if err != nil {
 		h.res.add(err)
 		return err
 	}
-	if worst := time.Duration(c.outage.Load()); worst > outageLimit {
+	if worst := c.outage.worst(); worst > outageLimit {
 		return fmt.Errorf("a worker had no answer for %s, want %s at most", tenths(worst), outageLimit)
 	}
 	return nil
@@ -388,6 +388,7 @@ func (c *chaos) strikeOnce(ctx context.Context, h harm, n int) error {
 		c.exposeAll()
 	}
 	course, sampled := c.sample(ctx)
+	c.outage.next()
 	struck := time.Now()
 	if err := c.hit(ctx, b); err != nil {
 		return err
@@ -404,6 +405,11 @@ func (c *chaos) strikeOnce(ctx context.Context, h harm, n int) error {
 			return fmt.Errorf("%s: %w", b.what, err)
 		}
 	}
+	if b.mend != nil {
+		if err := b.mend(ctx); err != nil {
+			return fmt.Errorf("%s: %w", b.what, err)
+		}
+	}
 	took, err := c.healthy(ctx)
 	sampled()
 	if err != nil {
@@ -411,7 +417,8 @@ func (c *chaos) strikeOnce(ctx context.Context, h harm, n int) error {
 	}
 	m := course().measure(struck)
 	c.res.courses = append(c.res.courses, m)
-	c.say("strike %d: %s lasted %s, fully redundant %s later; %s", n, b.what, tenths(lasted), tenths(took), m)
+	c.say("strike %d: %s lasted %s, fully redundant %s later; no answer for %s at most; %s",
+		n, b.what, tenths(lasted), tenths(took), tenths(c.outage.sinceStrike()), m)
 	return nil
 }
 

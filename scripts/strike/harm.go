@@ -178,7 +178,8 @@ func damaged(what string, spoil func(path string, rnd *rand.Rand) error) func(*h
 				}
 				return spoilShards(path, h.o.draw("damage "+what, len(h.res.courses)), spoil)
 			},
-			restore: h.scrub,
+			restore: func(context.Context) error { return nil },
+			mend:    h.scrub,
 		}
 	}
 }

@@ -18,13 +18,15 @@ type copyScript struct {
 	name, short string
 	scheme      core.Scheme
 	choose      func(context.Context, *harness, *rand.Rand) (*blow, error)
+	// without says that the job has to go on without the node that is struck.
+	without bool
 }
 
 func copyScripts() []copyScript {
 	return []copyScript{
-		{"cp-rmnode-ec", "Copy to ec-3+1 while a random node is killed (kill -9)", core.ErasureCoded(3, 1), killNode},
-		{"cp-rmnode-rebalance", "Copy without redundancy while a random node goes into maintenance", core.None(), maintainNode},
-		{"cp-rmdisk", "Copy to mirror-3 while a random disk is lost", core.Mirror(3), loseDisk},
+		{"cp-rmnode-ec", "Copy to ec-3+1 while a random node is killed (kill -9)", core.ErasureCoded(3, 1), killNode, true},
+		{"cp-rmnode-rebalance", "Copy without redundancy while a random node goes into maintenance", core.None(), maintainNode, false},
+		{"cp-rmdisk", "Copy to mirror-3 while a random disk is lost", core.Mirror(3), loseDisk, false},
 	}
 }
 
@@ -61,8 +63,14 @@ func checkJob(kind string) error {
 
 // run puts the source and does the rounds.
 func (s copyScript) run(ctx context.Context, h *harness) error {
+	nodes, err := h.active(ctx)
+	if err != nil {
+		return err
+	}
+	if need := s.scheme.MinWrite() + 1; s.without && len(nodes) < need {
+		return cannotf("%d nodes: writes to %s go on without one of them if there are %d", len(nodes), s.scheme, need)
+	}
 	r := &rounds{harness: h, s: s, set: newDataSet(h.o), prefix: fmt.Sprintf("strike-%d-%d", os.Getpid(), h.o.seed)}
-	var err error
 	if r.src, err = r.bucket(ctx, "src"); err != nil {
 		return err
 	}

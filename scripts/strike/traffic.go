@@ -10,6 +10,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/http"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -85,13 +86,13 @@ func (w *worker) run(ctx context.Context) {
 		now := time.Now()
 		if err == nil {
 			if b.scheme.Width() > 1 {
-				w.longest(now.Sub(w.served))
+				w.outage.add(now.Sub(w.served))
 				w.served = now
 			}
 			continue
 		}
 		w.refused.Add(1)
-		w.longest(now.Sub(w.served))
+		w.outage.add(now.Sub(w.served))
 		w.node = w.anyNode()
 		// What refuses at once is not asked again at once.
 		_ = wait(ctx, 50*time.Millisecond)
@@ -315,20 +316,42 @@ func (w *worker) refusal(what string, k *key, err error) error {
 	return err
 }
 
-// longest keeps the longest time without a success.
-func (c *chaos) longest(d time.Duration) {
-	for {
-		old := c.outage.Load()
-		if int64(d) <= old || c.outage.CompareAndSwap(old, int64(d)) {
-			return
-		}
-	}
-}
-
 // counters are what the traffic has done.
 type counters struct {
 	written, read, listed, refused, bytes atomic.Int64
-	outage                                atomic.Int64 // nanoseconds
+	outage                                outage
+}
+
+// outage is the longest time without an answer for a worker, since the last
+// strike and ever.
+type outage struct {
+	mu          sync.Mutex
+	since, ever time.Duration
+}
+
+func (o *outage) add(d time.Duration) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.since, o.ever = max(o.since, d), max(o.ever, d)
+}
+
+// next begins to count for another strike.
+func (o *outage) next() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.since = 0
+}
+
+func (o *outage) sinceStrike() time.Duration {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.since
+}
+
+func (o *outage) worst() time.Duration {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.ever
 }
 
 func etagOf(data []byte) string {
