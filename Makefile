@@ -19,6 +19,8 @@ TIMEOUT ?= 15m
 TESTFLAGS ?=
 # Of `make fuzz`: the time for each target.
 FUZZTIME ?= 10s
+# Of `make soak`: flags of scripts/soak.sh, as in `make soak SOAK='--minutes 60'`.
+SOAK ?=
 # Of `make sim`: the first seed, and how many.
 SEED ?= 1
 N ?= 100
@@ -85,10 +87,10 @@ bench: ## measure, and compare with what is on record
 	@$(MAKE) build
 	$(GO) run ./scripts/bench
 
-soak: ## run a cluster under load and failures for a long time
+soak: ## run the failure scripts in turn until Ctrl-C, and go on where soak.jsonl ends
 	$(call require,scripts/soak.sh,the soak test)
 	@$(MAKE) build
-	scripts/soak.sh
+	scripts/soak.sh $(SOAK)
 
 build: ## build bin/shoal
 	$(call require,cmd/shoal,the shoal program)

@@ -113,11 +113,12 @@ func runScript(ctx context.Context, o *options, out, errs io.Writer, script func
 	if err != nil {
 		fmt.Fprintf(errs, "%s: %v; seed %d\n", o.script, err, o.seed)
 	}
-	if cerr := h.close(ctx, err != nil && ctx.Err() == nil); cerr != nil {
+	_, cannot := errors.AsType[cannotError](err)
+	if cerr := h.close(ctx, err != nil && !cannot && ctx.Err() == nil); cerr != nil {
 		fmt.Fprintf(errs, "%s: %v\n", o.script, cerr)
 		err = errors.Join(err, cerr)
 	}
-	if _, cannot := errors.AsType[cannotError](err); cannot || ctx.Err() != nil {
+	if cannot || ctx.Err() != nil {
 		return toldError{err}
 	}
 	if jerr := json.NewEncoder(out).Encode(h.res.total()); jerr != nil {
