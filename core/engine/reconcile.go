@@ -54,6 +54,10 @@ type slotHealth struct {
 	tries int
 	// recount is when to count again because of what was written, or 0.
 	recount core.Instant
+	// counting says that a count of the slot is under way, written that
+	// something was written into it since the count began: what the count finds
+	// to be lacking may have been replaced.
+	counting, written bool
 }
 
 // askedKey is an object that somebody found damaged or incomplete.
@@ -128,10 +132,20 @@ func (h *reconciler) wrote(s core.SlotID, rows []core.Row) {
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if x := h.slots[s]; x != nil && x.recount == 0 && (lacks || x.under > 0) {
-		x.recount = h.node.clock.Boot().Add(h.node.opt.Grace / recountPart)
+	x := h.slots[s]
+	if x == nil {
+		return
+	}
+	x.written = x.written || x.counting
+	if x.recount == 0 && (lacks || x.under > 0) {
+		x.recount = h.recountAt()
 		h.poke()
 	}
+}
+
+// recountAt is when a slot is counted again into which something was written.
+func (h *reconciler) recountAt() core.Instant {
+	return h.node.clock.Boot().Add(h.node.opt.Grace / recountPart)
 }
 
 func (h *reconciler) poke() {
@@ -322,17 +336,7 @@ func (h *reconciler) passOver(ctx context.Context, m *core.Map, sig uint64, due 
 		h: h, m: m, slots: due, count: true,
 		health: map[core.SlotID]*slotHealth{}, work: map[core.SlotID]bool{}, failed: map[core.SlotID]bool{},
 	}
-	h.mu.Lock()
-	for s := range due {
-		was := h.slots[s]
-		if was == nil {
-			was = &slotHealth{}
-			h.slots[s] = was
-		}
-		was.recount = 0 // writes from here on count
-		p.health[s] = &slotHealth{signature: sig, tries: was.tries}
-	}
-	h.mu.Unlock()
+	h.begin(p, sig)
 	h.scans.Add(int64(len(due)))
 	p.all(ctx)
 	if ctx.Err() != nil {
@@ -351,6 +355,21 @@ func (h *reconciler) passOver(ctx context.Context, m *core.Map, sig uint64, due 
 	}
 }
 
+// begin notes that a count of a pass's slots begins.
+func (h *reconciler) begin(p *reconcilePass, sig uint64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for s := range p.slots {
+		was := h.slots[s]
+		if was == nil {
+			was = &slotHealth{}
+			h.slots[s] = was
+		}
+		was.recount, was.counting, was.written = 0, true, false // writes from here on count
+		p.health[s] = &slotHealth{signature: sig, tries: was.tries}
+	}
+}
+
 // settle notes what a pass has found of its slots, or done in them.
 func (h *reconciler) settle(p *reconcilePass) {
 	now := h.node.clock.Boot()
@@ -359,8 +378,11 @@ func (h *reconciler) settle(p *reconcilePass) {
 	for s := range p.slots {
 		x := h.slots[s]
 		if p.count {
-			p.health[s].recount = x.recount
-			x = p.health[s]
+			found := p.health[s]
+			if found.recount = x.recount; found.recount == 0 && x.written && found.under > 0 {
+				found.recount = h.recountAt()
+			}
+			x = found
 			h.slots[s] = x
 		}
 		switch {
