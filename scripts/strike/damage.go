@@ -53,12 +53,12 @@ func shardFiles(dir string) ([]string, error) {
 	return out, err
 }
 
-func flipBit(path string, rnd *rand.Rand) error {
+func flipBit(path string, rnd *rand.Rand) (err error) {
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
 		return err
 	}
-	defer f.Close()
+	defer func() { err = errors.Join(err, f.Close()) }()
 	info, err := f.Stat()
 	if err != nil || info.Size() == 0 {
 		return err

@@ -9,6 +9,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 
 	"golang.org/x/sync/errgroup"
@@ -114,14 +115,10 @@ type differenceError struct {
 
 func (e *differenceError) Error() string {
 	s := fmt.Sprintf("%d lost, %d wrong, %d duplicated", e.lost, e.wrong, e.duplicated)
-	for _, l := range e.lines {
-		s += ": " + l
-		break
+	if len(e.lines) == 0 {
+		return s
 	}
-	for _, l := range e.lines[min(1, len(e.lines)):] {
-		s += "\n  " + l
-	}
-	return s
+	return s + ": " + strings.Join(e.lines, "\n  ")
 }
 
 // compare lists a bucket and reads every byte of it. It returns an error if
@@ -181,7 +178,7 @@ func read(ctx context.Context, c *client.Client, alias, key string) (object, err
 	if err != nil {
 		return object{}, err
 	}
-	defer r.Close()
+	defer func() { _ = r.Close() }()
 	sum := sha256.New()
 	n, err := io.Copy(sum, r)
 	return object{n, checksum(sum.Sum(nil))}, err

@@ -35,7 +35,7 @@ func main() {
 
 // run is the program; it returns the exit code.
 func run(ctx context.Context, args []string, out, errs io.Writer) int {
-	root := newRoot(out)
+	root := newRoot(out) //nolint:contextcheck // cobra hands the context to what runs
 	root.SetArgs(args)
 	root.SetOut(out)
 	root.SetErr(errs)

@@ -83,7 +83,7 @@ func scriptNames() []string {
 	return append(out, chaosName)
 }
 
-func (o *soakOptions) run(ctx context.Context, out io.Writer) error {
+func (o *soakOptions) run(ctx context.Context, out io.Writer) (err error) {
 	if len(o.scripts) == 0 || o.minutes < 0 || o.rounds < 0 || o.chaos <= 0 {
 		return usagef("want scripts, and positive --minutes, --rounds and --chaos-minutes")
 	}
@@ -95,7 +95,7 @@ func (o *soakOptions) run(ctx context.Context, out io.Writer) error {
 	if err != nil {
 		return cannotf("%w", err)
 	}
-	defer log.Close()
+	defer func() { err = errors.Join(err, log.Close()) }()
 	end := time.Now().Add(time.Duration(o.minutes * float64(time.Minute)))
 	failed := 0
 	for n := 1; ctx.Err() == nil && (o.rounds == 0 || n <= o.rounds) && (o.minutes == 0 || time.Now().Before(end)); n++ {
@@ -138,7 +138,7 @@ func readSoak(file string) (total soakTotal, last int, err error) {
 	if err != nil {
 		return total, 0, err
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	lines := bufio.NewScanner(f)
 	lines.Buffer(nil, 1<<20)
 	for lines.Scan() {
