@@ -62,4 +62,10 @@ var (
 	ErrNewer = errors.New("made by a newer version of Shoal")
 	// ErrPermission refuses an operation to this caller.
 	ErrPermission = errors.New("permission denied")
+	// ErrThrottled says that a backend asks for fewer requests. It is
+	// ErrUnavailable for a while, and what was asked was not done.
+	ErrThrottled = errors.New("throttled")
+	// ErrWrongRegion says that a bucket of a backend is in another region than
+	// the one asked.
+	ErrWrongRegion = errors.New("wrong region")
 )

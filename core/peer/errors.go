@@ -100,7 +100,7 @@ type wireError struct {
 
 // wireErrors is the part of the protocol that gives errors their numbers. A
 // number is never used again.
-func wireErrors() [29]wireError {
+func wireErrors() [31]wireError {
 	return [...]wireError{
 		{1, core.ErrNotFound},
 		{2, core.ErrNoSuchBucket},
@@ -126,6 +126,8 @@ func wireErrors() [29]wireError {
 		{22, core.ErrInvalidPart},
 		{23, core.ErrPartTooSmall},
 		{24, core.ErrNewer},
+		{25, core.ErrThrottled},
+		{26, core.ErrWrongRegion},
 		{64, ErrNotSent},
 		{65, io.EOF},
 		{66, io.ErrUnexpectedEOF},
