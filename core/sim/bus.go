@@ -15,6 +15,8 @@ type register struct {
 	old   *core.Map // the value before
 	rev   uint64
 	away  bool
+	// flying counts the changes that are on their way.
+	flying int
 }
 
 var errAway = errors.New("bus away")
@@ -42,7 +44,9 @@ func (b *register) cas(m *core.Map, rev uint64, done func(ok bool)) {
 	if w.chance(0.03) {
 		d = w.between(100*time.Millisecond, 3*time.Second) // and may land late
 	}
+	b.flying++
 	w.after(d, func() {
+		b.flying--
 		ok := !b.away && rev == b.rev
 		if ok {
 			b.old, b.value = b.value, m

@@ -243,7 +243,11 @@ func (w *world) stuck() string {
 	for _, id := range w.order {
 		nd := w.nodes[id]
 		fmt.Fprintf(&out, " %s up=%v paused=%v", id, nd.up, nd.paused)
-		if !nd.up || nd.node.Map() == nil {
+		if !nd.up {
+			continue
+		}
+		fmt.Fprintf(&out, " voter %s confirmed %d=%s, newest %s, proposing=%v;", nd.voter.Key, nd.node.Confirmed(), named(nd.voter.Map), named(nd.node.Newest()), nd.proposing)
+		if nd.node.Map() == nil {
 			continue
 		}
 		fmt.Fprintf(&out, " effect=%d newest=%d lease=%v changes=%d proposing=%v;",
@@ -256,6 +260,13 @@ func (w *world) stuck() string {
 		}
 	}
 	return out.String()
+}
+
+func named(m *core.Map) string {
+	if m == nil {
+		return "none"
+	}
+	return fmt.Sprintf("%d:%.6s after %.6s of %v, before of %v", m.Epoch, m.Sum(), m.Prev, m.Voters, m.OldVoters)
 }
 
 // finish reads every key once more and compares the copies.

@@ -158,10 +158,27 @@ func (w *world) cutFor(a, b core.NodeID, d time.Duration) {
 }
 
 // strikeVoterState has a voter lose its state in a restart. It spares clusters in
-// which another voter has lost its own and was not replaced yet.
+// which another voter has lost its own and was not replaced yet, and those whose
+// voters are about to change: a change that waits or is on its way, or a map that
+// the bus has lost and some voters have confirmed, may leave it the only one.
 func (w *world) strikeVoterState(nd *node) {
+	if w.bus.flying > 0 {
+		return
+	}
 	votes := false
-	for _, m := range []*core.Map{w.check.maps[w.check.top], w.bus.value} {
+	maps := []*core.Map{w.check.maps[w.check.top], w.bus.value}
+	for _, id := range w.order {
+		other := w.nodes[id]
+		if slices.ContainsFunc(other.changes, func(c core.Change) bool { return c.Kind == core.ChangeVoters }) {
+			return
+		}
+		for _, m := range []*core.Map{other.node.Newest(), other.saved, other.voter.Map} {
+			if m != nil && m.Epoch > w.check.top {
+				maps = append(maps, m)
+			}
+		}
+	}
+	for _, m := range maps {
 		if len(m.Voters) < 3 || !slices.Equal(m.Voters, m.OldVoters) {
 			return
 		}
