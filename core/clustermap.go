@@ -143,6 +143,9 @@ type Bucket struct {
 	State   BucketState `json:"state"`
 	Policy  Policy      `json:"policy"`
 	Created time.Time   `json:"created"`
+	// Remote is how to reach a bucket that is not Shoal's own, as far as it
+	// says otherwise than the nodes' configuration.
+	Remote RemoteSettings `json:"remote,omitzero"`
 }
 
 // Voter is a node whose confirmation puts maps in effect. Key is the random
@@ -192,7 +195,10 @@ const (
 	mapVersion = 1
 	mapMagic   = mapWord + "1 sha256:"
 	// knownMapFeatures are the feature bits that this package understands.
-	knownMapFeatures = 0
+	knownMapFeatures = mapRemote
+	// mapRemote: a bucket has Remote. Who does not know that would ask
+	// another server.
+	mapRemote = 1
 )
 
 // Sum is the map's own checksum: the SHA-256 of its JSON, in hex.
@@ -204,6 +210,12 @@ func (m *Map) Seal() error {
 	sort.Slice(m.Nodes, func(i, j int) bool { return m.Nodes[i].ID < m.Nodes[j].ID })
 	sort.Slice(m.Disks, func(i, j int) bool { return m.Disks[i].ID < m.Disks[j].ID })
 	sort.Slice(m.Buckets, func(i, j int) bool { return m.Buckets[i].ID < m.Buckets[j].ID })
+	m.Features &^= mapRemote
+	for i := range m.Buckets {
+		if m.Buckets[i].Remote != (RemoteSettings{}) {
+			m.Features |= mapRemote
+		}
+	}
 	b, err := json.Marshal(m)
 	if err != nil {
 		return fmt.Errorf("encode map %d: %w", m.Epoch, err)
@@ -405,7 +417,7 @@ func (m *Map) Losers(next *Map) []NodeID {
 	}
 	for i := range m.Buckets {
 		b := next.Bucket(m.Buckets[i].ID)
-		if b != nil && b.State == m.Buckets[i].State && b.Policy == m.Buckets[i].Policy {
+		if b != nil && b.State == m.Buckets[i].State && b.Policy == m.Buckets[i].Policy && b.Remote == m.Buckets[i].Remote {
 			continue
 		}
 		if b != nil && m.Buckets[i].State == BucketCreating {

@@ -14,8 +14,11 @@ func (d *draft) addBucket(c *core.Change) error {
 		return fmt.Errorf("no bucket is given: %w", core.ErrInvalid)
 	}
 	b := *c.Bucket
-	if err := checkName(b.Name); err != nil {
+	if err := b.Name.Validate(); err != nil {
 		return err
+	}
+	if err := b.Remote.Validate(b.Name.Provider); err != nil {
+		return fmt.Errorf("bucket %s: %w", b.Name, err)
 	}
 	b.Policy.Scheme = stable(b.Policy.Scheme)
 	if err := d.checkPolicy(b.Policy); err != nil {
@@ -44,10 +47,7 @@ func (d *draft) addBucket(c *core.Change) error {
 
 func (d *draft) chooseAlias(b *core.Bucket) error {
 	if b.Alias == "" {
-		b.Alias = b.Name.Name
-		if d.m.BucketAlias(b.Alias) != nil {
-			b.Alias = string(b.Name.Provider) + "--" + b.Name.Name
-		}
+		b.Alias = b.Name.Alias(func(alias string) bool { return d.m.BucketAlias(alias) != nil })
 	} else if err := core.ValidateBucket(b.Alias); err != nil {
 		return fmt.Errorf("alias: %w", err)
 	}
@@ -55,15 +55,6 @@ func (d *draft) chooseAlias(b *core.Bucket) error {
 		return fmt.Errorf("alias %q is that of bucket %s; choose another: %w", b.Alias, other.Name, core.ErrExists)
 	}
 	return nil
-}
-
-func checkName(n core.BucketName) error {
-	switch n.Provider {
-	case core.Shoal, core.S3, core.GCS:
-	default:
-		return fmt.Errorf("bucket %s: unknown provider: %w", n, core.ErrInvalid)
-	}
-	return core.ValidateBucket(n.Name)
 }
 
 // stable is the scheme as it is read back from the stored map: the zero Scheme
@@ -111,9 +102,9 @@ func (d *draft) bucket(c *core.Change) (*core.Bucket, error) {
 	return b, nil
 }
 
-// setBucket replaces a bucket's alias, state and policy; an alias or state that
-// is not given stays. With Change.State it sets only the state, and only if the
-// bucket still is what Change.Bucket says.
+// setBucket replaces a bucket's alias, state, policy and remote settings; an
+// alias or state that is not given stays. With Change.State it sets only the
+// state, and only if the bucket still is what Change.Bucket says.
 func (d *draft) setBucket(c *core.Change) error {
 	b, err := d.bucket(c)
 	if err != nil {
@@ -126,7 +117,7 @@ func (d *draft) setBucket(c *core.Change) error {
 		}
 		want.State = core.BucketState(c.State)
 	} else {
-		want.Policy = c.Bucket.Policy
+		want.Policy, want.Remote = c.Bucket.Policy, c.Bucket.Remote
 		want.Policy.Scheme = stable(want.Policy.Scheme)
 		if c.Bucket.State != "" {
 			want.State = c.Bucket.State
@@ -145,6 +136,11 @@ func (d *draft) setBucket(c *core.Change) error {
 	}
 	if want.Policy != b.Policy {
 		if err := d.checkPolicy(want.Policy); err != nil {
+			return fmt.Errorf("bucket %s: %w", b.Name, err)
+		}
+	}
+	if want.Remote != b.Remote {
+		if err := want.Remote.Validate(b.Name.Provider); err != nil {
 			return fmt.Errorf("bucket %s: %w", b.Name, err)
 		}
 	}

@@ -593,6 +593,10 @@ func TestBuckets(t *testing.T) {
 		f(&b)
 		return core.Change{Kind: core.ChangeSetBucket, Bucket: &b}
 	}
+	settings := func(c core.Change, s core.RemoteSettings) core.Change {
+		c.Bucket.Remote = s
+		return c
+	}
 	for name, c := range map[string]struct {
 		c    core.Change
 		want error
@@ -601,6 +605,10 @@ func TestBuckets(t *testing.T) {
 		"alias":           {clash, core.ErrExists},
 		"bad name":        {core.Change{Kind: core.ChangeAddBucket, Bucket: &core.Bucket{Name: core.BucketName{Provider: core.S3, Name: "A"}, Policy: policy("none", core.DomainNode)}}, core.ErrInvalid},
 		"provider":        {core.Change{Kind: core.ChangeAddBucket, Bucket: &core.Bucket{Name: core.BucketName{Provider: "ftp", Name: "abc"}, Policy: policy("none", core.DomainNode)}}, core.ErrInvalid},
+		"origin":          {core.Change{Kind: core.ChangeAddBucket, Bucket: &core.Bucket{Name: core.BucketName{Provider: core.HTTP, Name: "H:80"}, Policy: policy("none", core.DomainNode)}}, core.ErrInvalid},
+		"settings, own":   {settings(add("own", "none"), core.RemoteSettings{Endpoint: "http://h"}), core.ErrInvalid},
+		"settings, bad":   {settings(add("s3://abc", "none"), core.RemoteSettings{Endpoint: "h"}), core.ErrInvalid},
+		"settings, set":   {set(1, func(b *core.Bucket) { b.Remote.Region = "eu" }), core.ErrInvalid},
 		"too wide":        {add("wide", "mirror-6"), core.ErrInvalid},
 		"no domain":       {core.Change{Kind: core.ChangeAddBucket, Bucket: bucket("nodomain", "none", "")}, core.ErrInvalid},
 		"nothing":         {core.Change{Kind: core.ChangeAddBucket}, core.ErrInvalid},
@@ -616,6 +624,16 @@ func TestBuckets(t *testing.T) {
 		if next, err := apply1(t, m, c.c); next != nil || !errors.Is(err, c.want) {
 			t.Errorf("%s: got %v, want %v", name, err, c.want)
 		}
+	}
+
+	// Settings of remote buckets come and go; every change of them is one.
+	there := core.RemoteSettings{Endpoint: "http://127.0.0.1:9000", PathStyle: true}
+	remote := apply(t, m, t0, settings(add("gs://a_b", "none"), core.RemoteSettings{Anonymous: true}), set(3, func(b *core.Bucket) { b.Remote = there }))
+	if r := remote.Bucket(4); r.Alias[:8] != "gs--a-b-" || !r.Remote.Anonymous || remote.Bucket(3).Remote != there || remote.Bucket(3).Policy != c.Policy {
+		t.Errorf("remote settings: %+v", remote.Buckets)
+	}
+	if back := apply(t, remote, t0, set(3, func(b *core.Bucket) { b.Remote = core.RemoteSettings{} })); back.Bucket(3).Remote != (core.RemoteSettings{}) || back.Bucket(3).Policy != c.Policy {
+		t.Errorf("settings taken back: %+v", back.Bucket(3))
 	}
 
 	// A wider policy waits for the replicas that it needs, a state is kept

@@ -32,11 +32,15 @@ func objectURI(arg string) (core.URI, error) {
 }
 
 // providerOf reads "s3", "s3:" and "s3://": all buckets of a provider. "s3" and
-// "gs" are too short to be buckets of Shoal's own.
+// "gs" are too short to be buckets of Shoal's own; http, https and file, which
+// are not, need the colon.
 func providerOf(arg string) (core.Provider, bool) {
-	switch p := strings.TrimSuffix(strings.TrimSuffix(arg, "//"), ":"); core.Provider(p) {
+	short := strings.TrimSuffix(strings.TrimSuffix(arg, "//"), ":")
+	switch p := core.Provider(short); p {
 	case core.Shoal, core.S3, core.GCS:
-		return core.Provider(p), true
+		return p, true
+	case core.HTTP, core.HTTPS, core.File:
+		return p, short != arg
 	}
 	return "", false
 }

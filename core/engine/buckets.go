@@ -69,7 +69,7 @@ func (n *Node) completePolicy(p core.Policy, nodes int) core.Policy {
 // before it says anything else.
 func (o *Objects) CreateBucket(ctx context.Context, b core.BucketName, p *core.Policy, alias string) (core.Bucket, error) {
 	n := o.node
-	if err := core.ValidateBucket(b.Name); err != nil {
+	if err := b.Validate(); err != nil {
 		return core.Bucket{}, err
 	}
 	if b.Provider != core.Shoal {

@@ -67,7 +67,7 @@ func (s *Store) CreateBucket(ctx context.Context, n core.BucketName, p *core.Pol
 	if err := ctx.Err(); err != nil {
 		return core.Bucket{}, err
 	}
-	if err := core.ValidateBucket(n.Name); err != nil {
+	if err := n.Validate(); err != nil {
 		return core.Bucket{}, err
 	}
 	s.mu.Lock()
@@ -80,10 +80,7 @@ func (s *Store) CreateBucket(ctx context.Context, n core.BucketName, p *core.Pol
 		taken[b.Alias] = true
 	}
 	if alias == "" {
-		alias = n.Name
-		if taken[alias] && n.Provider != core.Shoal {
-			alias = string(n.Provider) + "--" + n.Name
-		}
+		alias = n.Alias(func(alias string) bool { return taken[alias] })
 	}
 	if taken[alias] {
 		return core.Bucket{}, fmt.Errorf("bucket alias %q: %w", alias, core.ErrExists)
