@@ -32,7 +32,7 @@ type Config struct {
 	Region      string       `key:"region"`
 	Bus         Bus          `key:"bus"`
 	TLS         TLS          `key:"tls"`
-	Backends    []Backend    `key:"backends"`
+	Backends    Backends     `key:"backends"`
 	Defaults    Defaults     `key:"defaults"`
 	Limits      Limits       `key:"limits"`
 	Log         Log          `key:"log"`
@@ -147,21 +147,77 @@ type TLSFiles struct {
 // Enabled says whether TLS is on.
 func (t TLSFiles) Enabled() bool { return t.Cert != "" }
 
-// Backend overrides how remote buckets are reached; without one the provider's
-// SDK decides by its own chain.
-type Backend struct {
-	Provider string `key:"provider"` // s3, gs, http or file
-	// Bucket restricts the entry to one remote bucket; "" is all of the
-	// provider's others.
-	Bucket          string `key:"bucket"`
-	Endpoint        string `key:"endpoint"`
-	Region          string `key:"region"`
-	Profile         string `key:"profile"`
-	AccessKey       string `key:"access_key"`
-	SecretKey       Secret `key:"secret_key"`
+// Backends say how remote buckets are reached. What is not said here the
+// provider's SDK finds by its own chain (variables, files, instance role). A
+// bucket may name an account, and override some of it; see core.RemoteSettings.
+type Backends struct {
+	S3   S3Backends   `key:"s3"`
+	GS   GSBackends   `key:"gs"`
+	HTTP HTTPBackends `key:"http"`
+	File FileBackends `key:"file"`
+}
+
+// S3Backends are the accounts of S3: the unnamed one, and others by names of
+// their own, which take nothing over from it but Requests.
+type S3Backends struct {
+	S3Account
+	Accounts map[string]S3Account `key:"accounts"`
+}
+
+// S3Account is how one account of one S3 endpoint is reached.
+type S3Account struct {
+	Endpoint string `key:"endpoint"`
+	Region   string `key:"region"`
+	// At most one of Profile, AccessKey and Anonymous.
+	Profile      string `key:"profile"`
+	AccessKey    string `key:"access_key"`
+	SecretKey    Secret `key:"secret_key"`
+	SessionToken Secret `key:"session_token"`
+	Anonymous    bool   `key:"anonymous"`
+	// PathStyle puts the bucket into the path, not into the host's name.
+	PathStyle bool `key:"path_style"`
+	// Conditions: the server is known to hold to If-Match and If-None-Match
+	// of writes.
+	Conditions bool `key:"conditions"`
+	// Requests is the most requests at a time; 0, of a named account, as many
+	// as for the unnamed one.
+	Requests int `key:"requests"`
+}
+
+// GSBackends are the accounts of Google Cloud Storage, as of [S3Backends].
+type GSBackends struct {
+	GSAccount
+	Accounts map[string]GSAccount `key:"accounts"`
+}
+
+// GSAccount is how one account of Google Cloud Storage is reached.
+type GSAccount struct {
+	// Endpoint is an emulator's, or a proxy's.
+	Endpoint string `key:"endpoint"`
+	// CredentialsFile is a JSON file of a service account or the like.
 	CredentialsFile string `key:"credentials_file"`
 	Anonymous       bool   `key:"anonymous"`
-	PathStyle       bool   `key:"path_style"`
+	// Project is the one whose buckets are listed and in which they are made.
+	Project  string `key:"project"`
+	Requests int    `key:"requests"`
+}
+
+// HTTPBackends are about http:// and https:// origins.
+type HTTPBackends struct {
+	// Allow lists the origins that may be asked, redirects to them included:
+	// http://host:port, https://*.example.net. "*" is every origin at a public
+	// address; an empty list is the same. Origins at private addresses are
+	// asked only if they are listed.
+	Allow    []string `key:"allow"`
+	Requests int      `key:"requests"`
+}
+
+// FileBackends are directories on the servers.
+type FileBackends struct {
+	// Roots are names with absolute paths. Every node that has the name must
+	// have the same files there. In the environment: NAME:PATH,NAME:PATH.
+	Roots    map[string]string `key:"roots"`
+	Requests int               `key:"requests"`
 }
 
 // Defaults are the properties of buckets that are created without them.
@@ -212,6 +268,9 @@ func (s Secret) GoString() string { return s.String() }
 // MarshalText hides the value from encoders, loggers among them.
 func (s Secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
+// backendRequests is the default of backends.*.requests.
+const backendRequests = 64
+
 // Default is the configuration before the file and the environment.
 func Default() Config {
 	return Config{
@@ -219,6 +278,12 @@ func Default() Config {
 		Listen:  Addresses{Client: ":7070", Peer: ":7170", Bus: ":7270", Route: ":7370"},
 		Cluster: Cluster{Reads: ReadsLease},
 		Region:  "us-east-1",
+		Backends: Backends{
+			S3:   S3Backends{S3Account: S3Account{Requests: backendRequests}},
+			GS:   GSBackends{GSAccount: GSAccount{Requests: backendRequests}},
+			HTTP: HTTPBackends{Requests: backendRequests},
+			File: FileBackends{Requests: backendRequests},
+		},
 		Defaults: Defaults{
 			Inline: 128 << 10,
 		},

@@ -48,8 +48,7 @@ func TestExampleIsAcceptedAndShowsEveryKey(t *testing.T) {
 	if len(c.Disks) != 2 || c.Node.Name != "n1" || len(c.Cluster.Seeds) != 2 {
 		t.Errorf("example not read: %+v", c)
 	}
-	keys := append(Keys(), "x.provider", "x.bucket", "x.endpoint", "x.path_style", "x.profile", "x.credentials_file", "x.anonymous")
-	for _, key := range keys {
+	for _, key := range Keys() {
 		leaf := key[strings.LastIndexByte(key, '.')+1:]
 		if !regexp.MustCompile(`(?m)^[ #-]*` + leaf + `:`).MatchString(Example()) {
 			t.Errorf("the example does not show %s", key)
@@ -61,12 +60,13 @@ func TestExampleIsAcceptedAndShowsEveryKey(t *testing.T) {
 // and wants it to be known.
 func TestExampleCommentsAreTrue(t *testing.T) {
 	text := regexp.MustCompile(`(?m)^( *)#(\S)`).ReplaceAllString(Example(), "$1$2")
-	text = strings.Replace(text, "backends: []", "backends:", 1)
+	text = regexp.MustCompile(`(accounts|roots): \{\}`).ReplaceAllString(text, "$1:")
+	text = regexp.MustCompile(`(?m)^ +(profile|anonymous): .*\n`).ReplaceAllString(text, "")
 	_, err := Parse([]byte(text), nil)
 	if err == nil {
 		t.Fatal("secret and secret_file together were accepted")
 	}
-	if strings.Contains(err.Error(), "unknown key") || !strings.Contains(err.Error(), "cluster.secret_file") {
+	if strings.Contains(err.Error(), "unknown key") || strings.Contains(err.Error(), "backends") || !strings.Contains(err.Error(), "cluster.secret_file") {
 		t.Errorf("got %v, want only a complaint about secret_file", err)
 	}
 }
@@ -119,7 +119,7 @@ func TestRefusals(t *testing.T) {
 		{"negative weight", "disks: [{path: /a, weight: -1}]", "", `disks[0].weight: -1: want`},
 		{"bad integer", "limits: {requests: 1.5}", "", `limits.requests: want a whole number, got 1.5`},
 		{"bad size", "limits: {cache: 64 apples}", "", `limits.cache: "64 apples": want bytes, as 65536, 64KiB`},
-		{"bad bool", "backends: [{provider: s3, anonymous: maybe}]", "", `backends[0].anonymous: want true or false, got "maybe"`},
+		{"bad bool", "backends: {s3: {anonymous: maybe}}", "", `backends.s3.anonymous: want true or false, got "maybe"`},
 		{"not a mapping", "- a", "", `not a YAML mapping`},
 		{"not YAML", "a: [", "", `not a YAML mapping`},
 		{"env names no key", "", "SHOAL_NODE_COLOUR=x", `SHOAL_NODE_COLOUR: names no key of section "node"; its keys: node.name,`},
@@ -160,11 +160,33 @@ func TestRefusals(t *testing.T) {
 		{"tls bus half", "tls: {bus: {key: k}}", "", `tls.bus: cert and key come together`},
 		{"tls of a bus outside", "tls: {bus: {cert: c, key: k, ca: a}}\nbus: {url: \"nats://h:1\"}", "", `tls.bus: only has a meaning for the embedded bus`},
 		{"tls peer ca", "tls: {peer: {cert: c, key: k}}", "", `tls.peer.ca: is missing`},
-		{"provider", "backends: [{provider: ftp}]", "", `backends[0].provider: "ftp": want one of s3, gs, http, file`},
-		{"backend endpoint", "backends: [{provider: s3, endpoint: x}]", "", `backends[0].endpoint: "x": want http://`},
-		{"backend key", "backends: [{provider: s3, access_key: x}]", "", `backends[0].access_key: access_key and secret_key`},
-		{"backend ways", "backends: [{provider: s3, profile: x, anonymous: true}]", "", `backends[0]: keep one of`},
-		{"backend twice", "backends: [{provider: s3}, {provider: s3}]", "", `backends[1]: is about the same as backends[0]`},
+		{"provider", "backends: {ftp: {}}\nlimits: {requests: 1}", "SHOAL_BACKENDS_FTP_ENDPOINT=x", `SHOAL_BACKENDS_FTP_ENDPOINT: names no key of section "backends"`},
+		{"provider in the file", "backends: {ftp: {endpoint: x}}", "", `backends.ftp: unknown key; allowed here: s3, gs, http, file`},
+		{"backends, a list", "backends: [{provider: s3}]", "", `backends: want a section with keys, got a list`},
+		{"backend key unknown", "backends: {s3: {bucket: x}}", "", `backends.s3.bucket: unknown key; allowed here: endpoint, region, profile, access_key, secret_key, session_token, anonymous, path_style, conditions, requests, accounts`},
+		{"account key unknown", "backends: {s3: {accounts: {a: {accounts: {}, colour: x}}}}", "", `backends.s3.accounts.a.colour: unknown key; allowed here: endpoint`},
+		{"account name", "backends: {s3: {accounts: {'a b': {region: x}}}}", "", `backends.s3.accounts: "a b": want names of 1 to 63 of`},
+		{"accounts as text", "", "SHOAL_BACKENDS_S3_ACCOUNTS=a:hidden", `backends.s3.accounts: want a section with names of your own`},
+		{"account variable", "", "SHOAL_BACKENDS_S3_ACCOUNTS_A_COLOUR=x", `SHOAL_BACKENDS_S3_ACCOUNTS_A_COLOUR: names no key`},
+		{"backend endpoint", "backends: {s3: {endpoint: x}}", "", `backends.s3.endpoint: want http://`},
+		{"backend endpoint with a password", "backends: {gs: {accounts: {a: {endpoint: 'http://u:hidden@h'}}}}", "", `backends.gs.accounts.a.endpoint: want http://`},
+		{"backend region", "backends: {s3: {region: 'eu west'}}", "", `backends.s3.region: "eu west"`},
+		{"backend secret alone", "backends: {s3: {access_key: x}}", "", `backends.s3.access_key: access_key and secret_key`},
+		{"backend token alone", "backends: {s3: {session_token: hidden}}", "", `backends.s3.session_token: only has a meaning`},
+		{"backend ways", "backends: {s3: {accounts: {a: {profile: x, anonymous: true}}}}", "", `backends.s3.accounts.a: keep one of access_key, anonymous, profile`},
+		{"backend ways of Google", "backends: {gs: {credentials_file: x, anonymous: true}}", "SHOAL_CREDENTIALS=admin:admin-secret", `backends.gs: keep one of anonymous, credentials_file`},
+		{"backend no requests", "backends: {gs: {requests: 0}}", "", `backends.gs.requests: 0: want 1 to 4096`},
+		{"backend many requests", "backends: {s3: {accounts: {a: {requests: 5000}}}}", "", `backends.s3.accounts.a.requests: 5000: want 0 to 4096`},
+		{"allow", "backends: {http: {allow: ['*', 'http://h', 'https://*.h:81', h]}}", "", `backends.http.allow[3]: want http://host`},
+		{"allow a path", "backends: {http: {allow: ['http://h/x']}}", "", `backends.http.allow[0]: want`},
+		{"allow a pattern", "backends: {http: {allow: ['http://a*.h']}}", "", `backends.http.allow[0]: want`},
+		{"root", "backends: {file: {roots: {a: mnt}}}", "", `backends.file.roots.a: "mnt": want an absolute path below /`},
+		{"root of all", "backends: {file: {roots: {a: /}}}", "", `backends.file.roots.a: "/": want`},
+		{"root name", "backends: {file: {roots: {-a: /srv}}}", "", `backends.file.roots: "-a": want names`},
+		{"root without path", "backends: {file: {roots: {a: }}}", "", `backends.file.roots.a: has no value`},
+		{"root around a disk", "backends: {file: {roots: {a: /mnt}}}", "", `backends.file.roots.a: "/mnt": one of it and disks[0]`},
+		{"root in the data", "backends: {file: {roots: {a: /var/lib/shoal/x}}}", "", `backends.file.roots.a: "/var/lib/shoal/x": one of it and node.data`},
+		{"roots as text", "", "SHOAL_BACKENDS_FILE_ROOTS=/srv", `backends.file.roots: want NAME:VALUE,NAME:VALUE`},
 		{"scheme", "defaults: {scheme: ec-4}", "", `defaults.scheme: "ec-4": want none, mirror-N`},
 		{"domain", "defaults: {domain: rack}", "", `defaults.domain: "rack": want one of node, disk`},
 		{"inline", "defaults: {inline: 2MiB}", "", `defaults.inline: 2MiB: at most 1MiB`},
@@ -189,13 +211,54 @@ func TestRefusals(t *testing.T) {
 				}
 			}
 			_, err := Parse([]byte(tt.yaml), env)
-			if err == nil || !strings.Contains(err.Error(), tt.want) {
+			if err == nil || !strings.Contains(err.Error(), tt.want) || strings.Contains(err.Error(), "hidden") {
 				t.Fatalf("got %v\nwant ... %s ...", err, tt.want)
 			}
 			if n := strings.Count(err.Error(), "\n"); n > 0 && !strings.HasPrefix(tt.want, "not a YAML") && tt.name != "unknown section" {
 				t.Errorf("other complaints too:\n%v", err)
 			}
 		})
+	}
+}
+
+func TestBackends(t *testing.T) {
+	c, err := Parse([]byte(minimal+`
+backends:
+  s3:
+    endpoint: http://127.0.0.1:9000
+    path_style: on
+    accounts:
+      Train: {region: eu-west-1, access_key: k, secret_key: s, requests: 8}
+      aws:
+  gs: {accounts: {public: {anonymous: true}}}
+  http: {allow: [http://h:81/, "https://*.example.net", "*"], requests: 7}
+  file: {roots: {sets: /mnt/nfs/sets}}
+`), []string{
+		"SHOAL_BACKENDS_S3_ACCOUNTS_TRAIN_SECRET_KEY=other", "SHOAL_BACKENDS_S3_ACCOUNTS_TRAIN_EU_ENDPOINT=http://h",
+		"SHOAL_BACKENDS_GS_PROJECT=p1", "SHOAL_BACKENDS_GS_ACCOUNTS_X_CREDENTIALS_FILE=/f",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s3 := c.Backends.S3
+	if s3.Endpoint != "http://127.0.0.1:9000" || !s3.PathStyle || s3.Requests != 64 || len(s3.Accounts) != 3 {
+		t.Errorf("got %+v", s3)
+	}
+	if a := s3.Accounts["train"]; a.Region != "eu-west-1" || a.SecretKey != "other" || a.Requests != 8 || a.Endpoint != "" {
+		t.Errorf("account train: %+v", a)
+	}
+	if a, ok := s3.Accounts["aws"]; !ok || a != (S3Account{}) || s3.Accounts["train-eu"].Endpoint != "http://h" {
+		t.Errorf("accounts %+v", s3.Accounts)
+	}
+	if gs := c.Backends.GS; gs.Project != "p1" || !gs.Accounts["public"].Anonymous || gs.Accounts["x"].CredentialsFile != "/f" || gs.Requests != 64 {
+		t.Errorf("got %+v", gs)
+	}
+	if h := c.Backends.HTTP; len(h.Allow) != 3 || h.Requests != 7 || c.Backends.File.Roots["sets"] != "/mnt/nfs/sets" {
+		t.Errorf("got %+v", c.Backends)
+	}
+	c, err = Parse([]byte(minimal), []string{"SHOAL_BACKENDS_FILE_ROOTS=sets:/mnt/nfs, x:/srv", "SHOAL_BACKENDS_HTTP_ALLOW=http://a,http://b:81"})
+	if err != nil || len(c.Backends.File.Roots) != 2 || c.Backends.File.Roots["x"] != "/srv" || len(c.Backends.HTTP.Allow) != 2 {
+		t.Errorf("from the environment: %+v, %v", c.Backends, err)
 	}
 }
 
@@ -258,14 +321,20 @@ func TestSecretFile(t *testing.T) {
 }
 
 func TestSecretsDoNotShow(t *testing.T) {
-	c, err := Parse([]byte(minimal), nil)
+	c, err := Parse([]byte(minimal+`
+backends:
+  s3: {access_key: one, secret_key: hidden-1, session_token: hidden-2, accounts: {a: {access_key: two, secret_key: hidden-3}}}
+`), nil)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if a := c.Backends.S3.Accounts["a"]; a.SecretKey != "hidden-3" || c.Backends.S3.SecretKey != "hidden-1" {
+		t.Errorf("not read: %+v", c.Backends)
 	}
 	var log strings.Builder
 	slog.New(slog.NewJSONHandler(&log, nil)).Info("x", "config", c)
 	for _, s := range []string{fmt.Sprintf("%v %+v %#v", c, c, c), log.String()} {
-		if strings.Contains(s, "0123456789abcdef") || strings.Contains(s, "admin-secret") {
+		if strings.Contains(s, "0123456789abcdef") || strings.Contains(s, "admin-secret") || strings.Contains(s, "hidden-") {
 			t.Errorf("a secret shows in %s", s)
 		}
 	}

@@ -11,13 +11,13 @@ import (
 )
 
 // Keys are the paths of all keys, in the order of the structs. A list is one
-// key.
+// key, and so is a section whose keys users choose.
 func Keys() []string {
 	var out []string
 	var walk func(t reflect.Type, path string)
 	walk = func(t reflect.Type, path string) {
 		for f := range t.Fields() {
-			p := join(path, f.Tag.Get("key"))
+			p := join(path, f.Tag.Get("key")) // an embedded struct has none
 			if f.Type.Kind() == reflect.Struct {
 				walk(f.Type, p)
 			} else {
@@ -30,8 +30,11 @@ func Keys() []string {
 }
 
 func join(path, key string) string {
-	if path == "" {
+	switch {
+	case path == "":
 		return key
+	case key == "":
+		return path
 	}
 	return path + "." + key
 }
@@ -52,14 +55,21 @@ func (d *decoder) fail(path, format string, args ...any) {
 }
 
 func (d *decoder) structure(m map[string]any, dst reflect.Value, path string) {
-	t := dst.Type()
-	fields := make(map[string]reflect.Value, t.NumField())
-	names := make([]string, 0, t.NumField())
-	for i := range t.NumField() {
-		key := t.Field(i).Tag.Get("key")
-		fields[key] = dst.Field(i)
-		names = append(names, key)
+	fields := make(map[string]reflect.Value)
+	var names []string
+	var collect func(v reflect.Value)
+	collect = func(v reflect.Value) {
+		for f, field := range v.Fields() {
+			if f.Anonymous {
+				collect(field)
+				continue
+			}
+			key := f.Tag.Get("key")
+			fields[key] = field
+			names = append(names, key)
+		}
 	}
+	collect(dst)
 	for key, value := range m {
 		f, ok := fields[key]
 		if !ok {
@@ -95,6 +105,8 @@ func (d *decoder) value(value any, dst reflect.Value, path string) {
 		d.structure(m, dst, path)
 	case reflect.Slice:
 		d.list(value, dst, path)
+	case reflect.Map:
+		d.named(value, dst, path)
 	case reflect.String:
 		s, ok := scalar(value)
 		if !ok {
@@ -165,6 +177,41 @@ func (d *decoder) list(value any, dst reflect.Value, path string) {
 			continue
 		}
 		d.value(item, out.Index(i), fmt.Sprintf("%s[%d]", path, i))
+	}
+	dst.Set(out)
+}
+
+// named reads a section whose keys users choose. Viper has made them lower case.
+func (d *decoder) named(value any, dst reflect.Value, path string) {
+	elem := dst.Type().Elem()
+	m, ok := value.(map[string]any)
+	if text, isText := value.(string); isText && elem.Kind() == reflect.String {
+		m, ok = make(map[string]any), true
+		for part := range strings.SplitSeq(text, ",") {
+			name, v, pair := strings.Cut(strings.TrimSpace(part), ":")
+			if _, twice := m[name]; twice || !pair && name != "" {
+				d.fail(path, "want NAME:VALUE,NAME:VALUE with each name once, got %s", describe(value))
+				return
+			}
+			if pair {
+				m[name] = v
+			}
+		}
+	}
+	if !ok {
+		// The text is not repeated: it may be somebody's try to put secrets here.
+		d.fail(path, "want a section with names of your own")
+		return
+	}
+	out := reflect.MakeMap(dst.Type())
+	for name, v := range m {
+		e := reflect.New(elem).Elem()
+		if v == nil && elem.Kind() != reflect.Struct {
+			d.fail(join(path, name), "has no value")
+			continue
+		}
+		d.value(v, e, join(path, name))
+		out.SetMapIndex(reflect.ValueOf(name), e)
 	}
 	dst.Set(out)
 }

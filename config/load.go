@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -82,6 +83,9 @@ func overlay(settings map[string]any, env []string) error {
 		}
 		key, ok := names[name]
 		if !ok {
+			key, ok = accountKey(name)
+		}
+		if !ok {
 			if section := envSection(name); section != "" && !setByKubernetes(name) {
 				errs = append(errs, fmt.Errorf("%s: names no key of section %q; its keys: %s",
 					name, section, strings.Join(keysOf(section), ", ")))
@@ -93,6 +97,28 @@ func overlay(settings map[string]any, env []string) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// accountKey reads the variable of a key of an account: of
+// SHOAL_BACKENDS_S3_ACCOUNTS_TRAIN_EU_SECRET_KEY the account is train-eu.
+func accountKey(env string) (key string, ok bool) {
+	for section, account := range map[string]reflect.Type{
+		"backends.s3.accounts": reflect.TypeFor[S3Account](),
+		"backends.gs.accounts": reflect.TypeFor[GSAccount](),
+	} {
+		rest, ok := strings.CutPrefix(env, envName(section)+"_")
+		if !ok {
+			continue
+		}
+		for f := range account.Fields() {
+			leaf := f.Tag.Get("key")
+			name, ok := strings.CutSuffix(rest, "_"+strings.ToUpper(leaf))
+			if ok && name != "" {
+				return section + "." + strings.ToLower(strings.ReplaceAll(name, "_", "-")) + "." + leaf, true
+			}
+		}
+	}
+	return "", false
 }
 
 func envName(key string) string {

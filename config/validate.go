@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"net"
 	"net/url"
@@ -29,7 +30,7 @@ func (c Config) Validate() error {
 	p.credentials(c)
 	p.bus(c.Bus)
 	p.tls(c.TLS, c.Bus.URL != "")
-	p.backends(c.Backends)
+	p.backends(c)
 	p.rest(c)
 	return errors.Join(p...)
 }
@@ -261,31 +262,107 @@ func (p *problems) tls(t TLS, outside bool) {
 	}
 }
 
-func (p *problems) backends(list []Backend) {
-	seen := make(map[[2]string]int)
-	for i, b := range list {
-		path := fmt.Sprintf("backends[%d]", i)
-		p.oneOf(path+".provider", b.Provider, "s3", "gs", "http", "file")
-		if u, err := url.Parse(b.Endpoint); b.Endpoint != "" && (err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https") {
-			p.add(path+".endpoint", "%q: want http://host[:port] or https://", b.Endpoint)
+func (p *problems) backends(c Config) {
+	b := c.Backends
+	p.s3("backends.s3", b.S3.S3Account, 1)
+	for _, name := range p.names("backends.s3.accounts", slices.Collect(maps.Keys(b.S3.Accounts))) {
+		p.s3("backends.s3.accounts."+name, b.S3.Accounts[name], 0)
+	}
+	p.gs("backends.gs", b.GS.GSAccount, 1)
+	for _, name := range p.names("backends.gs.accounts", slices.Collect(maps.Keys(b.GS.Accounts))) {
+		p.gs("backends.gs.accounts."+name, b.GS.Accounts[name], 0)
+	}
+	for i, o := range b.HTTP.Allow {
+		u, err := url.Parse(o)
+		if o != "*" && (err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Scheme+"://"+u.Host != strings.TrimSuffix(o, "/") || u.Hostname() == "" ||
+			strings.Contains(strings.TrimPrefix(u.Host, "*."), "*")) {
+			p.add(fmt.Sprintf("backends.http.allow[%d]", i), "want http://host[:port], https://host[:port], such a one with *. before the host, or *")
 		}
-		if (b.AccessKey == "") != (b.SecretKey == "") {
-			p.add(path+".access_key", "access_key and secret_key come together")
+	}
+	p.requests("backends.http", b.HTTP.Requests, 1)
+	p.requests("backends.file", b.File.Requests, 1)
+	for _, name := range p.names("backends.file.roots", slices.Collect(maps.Keys(b.File.Roots))) {
+		p.root("backends.file.roots."+name, b.File.Roots[name], c)
+	}
+}
+
+// maxRequests bounds backends.*.requests.
+const maxRequests = 4096
+
+func (p *problems) requests(path string, n, least int) {
+	if n < least || n > maxRequests {
+		p.add(path+".requests", "%d: want %d to %d requests at a time", n, least, maxRequests)
+	}
+}
+
+// names returns those that are good, in order.
+func (p *problems) names(path string, names []string) []string {
+	slices.Sort(names)
+	return slices.DeleteFunc(names, func(name string) bool {
+		ok := name != "" && len(name) <= 63
+		for i, c := range []byte(name) {
+			inner := (c == '.' || c == '-' || c == '_') && i > 0 && i < len(name)-1
+			ok = ok && (c >= 'a' && c <= 'z' || c >= '0' && c <= '9' || inner)
 		}
-		ways := 0
-		for _, set := range []bool{b.AccessKey != "", b.Profile != "", b.CredentialsFile != "", b.Anonymous} {
-			if set {
-				ways++
-			}
+		if !ok {
+			p.add(path, "%q: want names of 1 to 63 of a-z, 0-9 and inner '.', '-' and '_'", name)
 		}
-		if ways > 1 {
-			p.add(path, "keep one of access_key, profile, credentials_file and anonymous")
+		return !ok
+	})
+}
+
+func (p *problems) endpoint(path, s string) {
+	u, err := url.Parse(s)
+	if s != "" && (err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || u.User != nil || u.RawQuery != "" || u.Fragment != "") {
+		// Not repeated: before an @ it may hold a password.
+		p.add(path+".endpoint", "want http://host[:port] or https://, without user, query and fragment")
+	}
+}
+
+// ways refuses more than one way to get credentials.
+func (p *problems) ways(path string, ways map[string]bool) {
+	names := slices.Sorted(maps.Keys(ways))
+	if set := slices.DeleteFunc(slices.Clone(names), func(n string) bool { return !ways[n] }); len(set) > 1 {
+		p.add(path, "keep one of %s", strings.Join(names, ", "))
+	}
+}
+
+func (p *problems) s3(path string, a S3Account, leastRequests int) {
+	p.endpoint(path, a.Endpoint)
+	p.requests(path, a.Requests, leastRequests)
+	if strings.ContainsAny(a.Region, "/ \t\n") {
+		p.add(path+".region", "%q: want a name such as eu-central-1", a.Region)
+	}
+	if (a.AccessKey == "") != (a.SecretKey == "") {
+		p.add(path+".access_key", "access_key and secret_key come together")
+	}
+	if a.SessionToken != "" && a.AccessKey == "" {
+		p.add(path+".session_token", "only has a meaning with access_key and secret_key")
+	}
+	p.ways(path, map[string]bool{"access_key": a.AccessKey != "", "profile": a.Profile != "", "anonymous": a.Anonymous})
+}
+
+func (p *problems) gs(path string, a GSAccount, leastRequests int) {
+	p.endpoint(path, a.Endpoint)
+	p.requests(path, a.Requests, leastRequests)
+	p.ways(path, map[string]bool{"credentials_file": a.CredentialsFile != "", "anonymous": a.Anonymous})
+}
+
+// root checks a directory that users of the cluster may read and write: nothing
+// of the node's own may be in it.
+func (p *problems) root(path, dir string, c Config) {
+	if !filepath.IsAbs(dir) || filepath.Clean(dir) == "/" {
+		p.add(path, "%q: want an absolute path below /", dir)
+		return
+	}
+	own := map[string]string{"node.data": c.Node.Data}
+	for i, d := range c.Disks {
+		own[fmt.Sprintf("disks[%d]", i)] = d.Path
+	}
+	for _, key := range slices.Sorted(maps.Keys(own)) {
+		if d := own[key]; d != "" && (inside(d, dir) || inside(dir, d)) {
+			p.add(path, "%q: one of it and %s (%q) lies within the other; clients could read and write what is the node's own", dir, key, d)
 		}
-		key := [2]string{b.Provider, b.Bucket}
-		if j, taken := seen[key]; taken {
-			p.add(path, "is about the same as backends[%d]; one entry for a provider and bucket", j)
-		}
-		seen[key] = i
 	}
 }
 

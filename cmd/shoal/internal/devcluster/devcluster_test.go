@@ -173,7 +173,7 @@ func TestLayout(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if conf.Cluster.Seeds[0] != addr(100) || conf.Backends[0].Endpoint != "http://127.0.0.1:9000" || conf.Disks[0].Weight != 1 || len(conf.Cluster.Secret) < 32 {
+	if conf.Cluster.Seeds[0] != addr(100) || conf.Backends.S3.Endpoint != "http://127.0.0.1:9000" || !conf.Backends.S3.PathStyle || conf.Disks[0].Weight != 1 || len(conf.Cluster.Secret) < 32 {
 		t.Errorf("configuration: %+v", conf)
 	}
 	if info, err := os.Stat(n.Config); err != nil || info.Mode().Perm() != 0o600 {

@@ -110,7 +110,13 @@ func (s *State) yaml(n Node) string {
 	if len(s.Backends) > 0 {
 		b.WriteString("backends:\n")
 		for _, k := range s.Backends {
-			fmt.Fprintf(&b, "  - provider: %s\n    endpoint: %s\n    path_style: true\n", q(k.Provider), q(k.URL))
+			fmt.Fprintf(&b, "  %s:\n    endpoint: %s\n", k.Provider, q(k.URL))
+			switch k.Provider {
+			case "s3":
+				b.WriteString("    path_style: true\n")
+			case "gs": // an emulator, which asks for no credentials
+				b.WriteString("    anonymous: true\n")
+			}
 		}
 	}
 	return b.String()
