@@ -129,12 +129,14 @@ func (s *side) turn(ctx context.Context, c cell, d time.Duration) (float64, erro
 	var wg sync.WaitGroup
 	for w := range c.clients {
 		wg.Go(func() {
+			client := s.worker()
+			defer client.close()
 			for i := 0; time.Now().Before(end) || i == 0; i++ {
 				var err error
 				if c.method == http.MethodPut {
-					_, err = s.do(ctx, c.method, fmt.Sprintf("put-%d-%d", c.size, (w+i*c.clients)%c.keys()), body)
+					err = client.do(ctx, c.method, fmt.Sprintf("put-%d-%d", c.size, (w+i*c.clients)%c.keys()), body)
 				} else {
-					_, err = s.do(ctx, c.method, fmt.Sprintf("get-%d-%d", c.size, (w*7+i)%min(c.keys(), 64)), nil)
+					err = client.do(ctx, c.method, fmt.Sprintf("get-%d-%d", c.size, (w*7+i)%min(c.keys(), 64)), nil)
 				}
 				if err != nil {
 					failed.Add(1)
