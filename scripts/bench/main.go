@@ -86,8 +86,15 @@ func (b *bench) all(ctx context.Context) error {
 		name string
 		f    func(context.Context) error
 	}{
-		{"node", b.oneNode}, {"cluster", b.cluster}, {"copy", b.copyJob}, {"list", b.listing}, {"failover", b.failOver}, {"memory", b.memory},
-		{"rebuild", b.rebuild}, {"resync", b.resync}, {"latency", b.latency},
+		{"node", b.oneNode},
+		{"cluster", b.cluster},
+		{"copy", b.copyJob},
+		{"list", b.listing},
+		{"failover", b.failOver},
+		{"memory", b.memory},
+		{"rebuild", b.rebuild},
+		{"resync", b.resync},
+		{"latency", b.latency},
 	} {
 		if !b.wants(s.name) {
 			continue
