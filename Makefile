@@ -29,7 +29,7 @@ tools := ./scripts/tools.sh
 gate := .tools/bin/testsummary -race -no-race .ci/no-race -timeout $(TIMEOUT) \
 	-allowed-skips .ci/allowed-skips -log .tools/events.json
 # Programs that the tests run as real peers; they skip without them, which CI forbids.
-peers := aws nats rclone s3cmd
+peers := aws fake-gcs-server nats rclone s3cmd versitygw
 export PATH := $(CURDIR)/.tools/bin:$(PATH)
 
 # Under CI a skipped test is a failure, unless .ci/allowed-skips has its reason.
