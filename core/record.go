@@ -31,6 +31,9 @@ type Record struct {
 	Parts []int64
 	// Origin is what a job wrote the object from.
 	Origin Origin
+	// Remote says what the object is a copy of, in the bucket of a [Backend];
+	// nil in the cluster's own buckets.
+	Remote *RemoteCopy
 	// Deletion-free extra fields of later versions are kept by Unknown.
 	Unknown []byte
 }
@@ -109,6 +112,7 @@ const (
 	tagExtents
 	tagParts
 	tagOrigin
+	tagRemote
 	tagEnd
 )
 
@@ -156,6 +160,9 @@ func AppendRecord(b []byte, r *Record) []byte {
 		o = appendString(o, r.Origin.Key)
 		o = appendString(o, r.Origin.Version)
 		field(tagOrigin, appendString(o, r.Origin.Transform))
+	}
+	if r.Remote != nil {
+		field(tagRemote, appendRemoteCopy(nil, r.Remote))
 	}
 	return append(b, r.Unknown...)
 }
@@ -232,6 +239,9 @@ func DecodeRecord(b []byte) (*Record, error) {
 	if d.err != nil {
 		return nil, fmt.Errorf("record: %w", d.err)
 	}
+	if err := r.checkRuns(); err != nil {
+		return nil, err
+	}
 	return r, nil
 }
 
@@ -273,6 +283,8 @@ func (r *Record) decodeField(tag uint64, f *decoder) {
 		}
 	case tagOrigin:
 		r.Origin = Origin{Job: f.string(), Key: f.string(), Version: f.string(), Transform: f.string()}
+	case tagRemote:
+		r.Remote = f.remoteCopy()
 	}
 }
 

@@ -33,8 +33,10 @@ func testRecord() *Record {
 func TestRecordRoundTrip(t *testing.T) {
 	small := &Record{Size: 3, ETag: "x", Modified: time.Unix(1, 2).UTC(), Scheme: Mirror(2), Inline: []byte("abc")}
 	empty := &Record{Scheme: None(), Inline: []byte{}}
+	copied := &Record{Size: 9, ETag: "x", Scheme: Mirror(2), Remote: &RemoteCopy{Version: "7"}}
+	metadata := &Record{Size: 9, ETag: "x", Scheme: Mirror(2), Remote: &RemoteCopy{Version: "7", Partial: true}}
 	future := &Record{Size: 1, Scheme: None(), Unknown: appendBytes(binary.AppendUvarint(nil, tagEnd+3), []byte("later"))}
-	for name, r := range map[string]*Record{"large": testRecord(), "small": small, "empty": empty, "from a later version": future} {
+	for name, r := range map[string]*Record{"large": testRecord(), "small": small, "empty": empty, "copied": copied, "metadata only": metadata, "in part": partialRecord(), "from a later version": future} {
 		b := AppendRecord(nil, r)
 		got, err := DecodeRecord(b)
 		if err != nil || !reflect.DeepEqual(got, r) {
@@ -103,6 +105,10 @@ func TestRecordRefuses(t *testing.T) {
 		"length beyond the end":    {tagETag, 200, 'x'},
 		"varint without an end":    {0xff, 0xff},
 		"varint of eleven bytes":   bytes.Repeat([]byte{0xff}, 11),
+		"a run without an extent":  append(field(tagSize, 9), field(tagRemote, 0, 1, 1, 0, 9)...),
+		"an extent without a run":  append(append(field(tagSize, 9), field(tagExtents, extent([3]byte{0, 1, 0}, 1)...)...), field(tagRemote, 0, 1, 0)...),
+		"a run beyond the end":     append(append(field(tagSize, 9), field(tagExtents, extent([3]byte{0, 1, 0}, 1)...)...), field(tagRemote, 0, 1, 1, 1, 9)...),
+		"a run of another size":    append(append(field(tagSize, 9), field(tagExtents, extent([3]byte{0, 1, 0}, 1)...)...), field(tagRemote, 0, 1, 1, 0, 8)...),
 		"negative size of extents": field(tagExtents, append(append([]byte{1}, make([]byte, 16)...), 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1, 0, 1, 0, 1, 1, 1, 0, 0, 0)...),
 	} {
 		if r, err := DecodeRecord(b); !errors.Is(err, ErrCorrupt) {
@@ -136,6 +142,7 @@ func TestRecordIsDeterministic(t *testing.T) {
 func FuzzDecodeRecord(f *testing.F) {
 	f.Add(AppendRecord(nil, testRecord()))
 	f.Add(AppendRecord(nil, &Record{Size: 3, Scheme: Mirror(2), Inline: []byte("abc")}))
+	f.Add(AppendRecord(nil, partialRecord()))
 	f.Add([]byte{})
 	f.Add([]byte{tagHeaders, 1, 0})
 	f.Add([]byte{40, 1, 'x', 41, 0})
@@ -156,6 +163,13 @@ func FuzzDecodeRecord(f *testing.F) {
 			if e.Missing() > len(e.Places) || e.Size < 0 || len(e.Places) != e.Scheme.Width() {
 				t.Fatalf("extent %+v", e)
 			}
+		}
+		missing := int64(0)
+		for _, run := range r.MissingRuns(0, r.Size) {
+			missing += run.Size
+		}
+		if r.Size >= 0 && missing+r.StoredBytes() != r.Size || r.Remote != nil && r.Remote.Partial && len(r.ExtentRuns()) != len(r.Extents) {
+			t.Fatalf("%d of %d bytes are missing, %d here; %+v", missing, r.Size, r.StoredBytes(), r.Remote)
 		}
 		// What was understood survives being written and read.
 		w := AppendRecord(nil, r)

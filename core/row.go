@@ -19,6 +19,9 @@ const (
 	// SpaceData rows hold the data of small objects that is too large for
 	// the record: listings read the records only.
 	SpaceData Space = 4
+	// SpaceIntent rows are writes to a remote bucket that are under way: Key is
+	// the object's key, the value an intent of core/remote.
+	SpaceIntent Space = 5
 )
 
 // RowKey names a row of a slot. Rows are ordered by bucket, space, key, sub;
