@@ -63,6 +63,11 @@ type GetOptions struct {
 	// [io.WriterTo] may hand files to a writer that is an [io.ReaderFrom],
 	// whose bytes nobody has verified.
 	SendFile bool
+	// Latest asks the remote of a remote bucket for its version: if it has
+	// another than the one that is present, that is read, and it decides whether
+	// there is such an object. Sync, which implies Latest, then also drops the
+	// copy of one that is not there any more. Of other buckets they say nothing.
+	Latest, Sync bool
 }
 
 // Object is an open object. The caller closes Body. Enough shards are open

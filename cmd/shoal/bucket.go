@@ -26,8 +26,10 @@ func newBucketCreateCommand(o *options) *cobra.Command {
 	var props []string
 	var in api.CreateBucket
 	cmd := &cobra.Command{
-		Use:     "create URI",
-		Short:   "Create a bucket, or take a remote one into use",
+		Use:   "create URI",
+		Short: "Create a bucket, or take a remote one into use",
+		Long: `A remote bucket must be there and accessible with the servers' credentials. It is taken into use by itself
+when it is named for the first time; this command does so with properties and an S3 name of your choice.`,
 		Example: "  shoal bucket create shoal://train --props scheme=ec-4+2\n  shoal bucket create s3://src --alias src",
 		Args:    exactly(1),
 		RunE: o.withClient(func(ctx context.Context, c *client.Client, args []string) error {
@@ -45,12 +47,17 @@ func newBucketCreateCommand(o *options) *cobra.Command {
 			if o.json {
 				return o.printJSON(created)
 			}
-			fmt.Fprintf(o.out, "created %s%s\n", created.URI, describeProps(created))
+			verb := "created"
+			if b.Provider != core.Shoal && !in.Create {
+				verb = "in use:"
+			}
+			fmt.Fprintf(o.out, "%s %s%s\n", verb, created.URI, describeProps(created))
 			return nil
 		}),
 	}
 	cmd.Flags().StringSliceVar(&props, "props", nil, propsHelp)
 	cmd.Flags().StringVar(&in.Alias, "alias", "", "the bucket's name for S3 clients")
+	cmd.Flags().BoolVar(&in.Create, "create", false, "make the bucket at the remote if there is none")
 	cmd.Flags().BoolVar(&in.IfAbsent, "if-absent", false, "leave a bucket that exists as it is, without an error")
 	return cmd
 }
@@ -162,13 +169,18 @@ func newBucketRmCommand(o *options) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "rm URI",
 		Short: "Remove an empty bucket; a remote one only from the cluster",
+		Long:  "Of a remote bucket the cluster's copies and its properties go; nothing is removed at the remote.",
 		Args:  exactly(1), ValidArgsFunction: o.completeBuckets(1),
 		RunE: o.withClient(func(ctx context.Context, c *client.Client, args []string) error {
 			b, err := bucketURI(args[0])
 			if err != nil {
 				return err
 			}
-			if err := o.confirm(fmt.Sprintf("Remove %s?", b)); err != nil {
+			question := fmt.Sprintf("Remove %s?", b)
+			if b.Provider != core.Shoal {
+				question = fmt.Sprintf("Forget %s, with the cluster's copies of its objects? Nothing is removed at the remote.", b)
+			}
+			if err := o.confirm(question); err != nil {
 				return err
 			}
 			if err := c.DeleteBucket(ctx, b); err != nil {
@@ -176,6 +188,10 @@ func newBucketRmCommand(o *options) *cobra.Command {
 			}
 			if o.json {
 				return o.printJSON(map[string]string{"removed": b.String()})
+			}
+			if b.Provider != core.Shoal {
+				fmt.Fprintf(o.out, "forgot %s; nothing was removed at the remote\n", b)
+				return nil
 			}
 			fmt.Fprintf(o.out, "removed %s\n", b)
 			return nil

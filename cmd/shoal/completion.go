@@ -45,7 +45,7 @@ func (o *options) completeBuckets(n int) completer {
 
 func (o *options) bucketNames(cmd *cobra.Command) []string {
 	return o.ask(cmd, func(ctx context.Context, c *client.Client) ([]string, error) {
-		buckets, err := c.Buckets(ctx, "", false)
+		buckets, err := c.Buckets(ctx, "")
 		var out []string
 		for _, b := range buckets {
 			out = append(out, b.URI)

@@ -120,7 +120,7 @@ func (o *options) etlObject(ctx context.Context, c *client.Client, name string, 
 	if _, err := c.Transforms(ctx); err != nil {
 		return err // a cluster without transforms would send the object as it is
 	}
-	b, err := c.UseBucket(ctx, u.Bucket)
+	b, err := c.Bucket(ctx, u.Bucket)
 	if err != nil {
 		return err
 	}
@@ -150,7 +150,7 @@ func (o *options) writeTo(ctx context.Context, c *client.Client, r io.Reader, ds
 	if err != nil {
 		return err
 	}
-	b, err := c.UseBucket(ctx, to.Bucket)
+	b, err := c.Bucket(ctx, to.Bucket)
 	if err != nil {
 		return err
 	}

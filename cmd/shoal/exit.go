@@ -68,9 +68,9 @@ func exitCode(err error) int {
 	}{
 		{exitNotFound, []error{core.ErrNotFound, core.ErrNoSuchBucket, core.ErrNoSuchUpload, fs.ErrNotExist}},
 		{exitRefused, []error{
-			core.ErrExists, core.ErrNotEmpty, core.ErrConflict, core.ErrPrecondition, core.ErrPermission, core.ErrTooLarge, core.ErrLocked,
+			core.ErrExists, core.ErrNotEmpty, core.ErrConflict, core.ErrPrecondition, core.ErrPermission, core.ErrTooLarge, core.ErrLocked, core.ErrWrongRegion,
 		}},
-		{exitUnavailable, []error{core.ErrUnavailable, core.ErrUnknownOutcome, context.DeadlineExceeded}},
+		{exitUnavailable, []error{core.ErrUnavailable, core.ErrUnknownOutcome, core.ErrThrottled, context.DeadlineExceeded}},
 		{exitUsage, []error{core.ErrInvalid}},
 	} {
 		for _, target := range k.errs {

@@ -61,7 +61,7 @@ func (s *shardFlags) run(ctx context.Context, c *client.Client, arg string) erro
 	if s.count < 0 {
 		return usagef("--fcount %d: want 0 or above", s.count)
 	}
-	if _, err := c.UseBucket(ctx, u.Bucket); u.Bucket.Provider == core.Shoal && errors.Is(err, core.ErrNoSuchBucket) {
+	if _, err := c.Bucket(ctx, u.Bucket); u.Bucket.Provider == core.Shoal && errors.Is(err, core.ErrNoSuchBucket) {
 		if _, err := c.CreateBucket(ctx, u.Bucket, api.CreateBucket{IfAbsent: true}); err != nil {
 			return err
 		}

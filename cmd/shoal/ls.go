@@ -33,7 +33,8 @@ func newLsCommand(o *options) *cobra.Command {
 		Short: "List buckets, or the objects of a bucket",
 		Long: `Without an argument, all buckets of the cluster. "shoal ls s3" (or gs, shoal) lists
 those of one provider, with --all also remote ones that the cluster could use. With a bucket, its objects
-in order of name; what follows the bucket is a prefix.`,
+in order of name; what follows the bucket is a prefix. Of a remote bucket it lists what the remote has; the
+column CACHED says whether the cluster stores it: yes, no, or part of it.`,
 		Example: `  shoal ls
   shoal ls s3 --all
   shoal ls shoal://train/2026/ --no-headers
@@ -45,8 +46,8 @@ in order of name; what follows the bucket is a prefix.`,
 	}
 	f := cmd.Flags()
 	f.BoolVar(&l.all, "all", false, "buckets: also remote ones that were not used yet; objects: also those not present")
-	f.BoolVar(&l.cached, "cached", false, "only objects that are stored in the cluster")
-	f.BoolVar(&l.notCached, "not-cached", false, "only objects that are not stored in the cluster")
+	f.BoolVar(&l.cached, "cached", false, "only objects that are stored in the cluster, at least in part; does not ask the remote")
+	f.BoolVar(&l.notCached, "not-cached", false, "only objects of which nothing is stored in the cluster")
 	f.BoolVar(&l.summary, "summary", false, "count objects and bytes")
 	f.StringVar(&l.prefix, "prefix", "", "only names that begin so")
 	f.BoolVar(&l.noHeaders, "no-headers", false, "names only, nothing else")
@@ -76,11 +77,50 @@ func (l *lsOptions) run(ctx context.Context, c *client.Client, args []string) er
 }
 
 func (l *lsOptions) buckets(ctx context.Context, c *client.Client, p core.Provider) error {
-	buckets, err := c.Buckets(ctx, p, l.all)
+	if !l.all {
+		buckets, err := c.Buckets(ctx, p)
+		if err != nil {
+			return err
+		}
+		return printBuckets(ctx, l, c, p, buckets)
+	}
+	all, err := c.AllBuckets(ctx, p)
 	if err != nil {
 		return err
 	}
-	return printBuckets(ctx, l, c, p, buckets)
+	// What could be listed is shown, but does not pass for all.
+	failed := l.unlisted(p, all)
+	if failed != nil && len(all.Buckets) == 0 {
+		return failed
+	}
+	return errors.Join(printBuckets(ctx, l, c, p, all.Buckets), failed)
+}
+
+// listBuckets lists buckets, with all those that the cluster could use.
+func (o *options) listBuckets(ctx context.Context, c *client.Client, p core.Provider, all bool) ([]api.Bucket, error) {
+	if !all {
+		return c.Buckets(ctx, p)
+	}
+	list, err := c.AllBuckets(ctx, p)
+	if err != nil {
+		return nil, err
+	}
+	return list.Buckets, o.unlisted(p, list)
+}
+
+// unlisted is the error of a listing of all buckets that lacks those of an
+// account. Where no provider was named, those without any account are only
+// pointed out.
+func (o *options) unlisted(p core.Provider, all api.Buckets) error {
+	var failed error
+	for _, e := range all.Unlisted {
+		if p == "" {
+			o.hint("%s", e.Message)
+		} else if failed == nil {
+			failed = e
+		}
+	}
+	return failed
 }
 
 // printBuckets prints a listing of buckets, with --summary what they hold.
@@ -93,7 +133,7 @@ func printBuckets(ctx context.Context, l *lsOptions, c *client.Client, p core.Pr
 	for _, b := range buckets {
 		var sum *api.Summary
 		if l.summary && b.Known() {
-			s, err := c.Summary(ctx, core.BucketName{Provider: b.Provider, Name: b.Name}, api.Cached)
+			s, err := c.Summary(ctx, core.BucketName{Provider: b.Provider, Name: b.Name}, client.SummaryOptions{Presence: api.Cached})
 			if err != nil {
 				return err
 			}
@@ -188,7 +228,7 @@ func (l *lsOptions) objects(ctx context.Context, c *client.Client, u core.URI) e
 	p := &objectPrinter{l: l, w: bufio.NewWriterSize(l.out, 64<<10), remote: u.Bucket.Provider != core.Shoal}
 	alias := ""
 	if l.archive {
-		b, err := c.UseBucket(ctx, u.Bucket)
+		b, err := c.Bucket(ctx, u.Bucket)
 		if err != nil {
 			return err
 		}
@@ -258,10 +298,18 @@ func (p *objectPrinter) begin() error {
 func (p *objectPrinter) row(o api.Object) error {
 	cached := ""
 	if p.remote {
-		cached = fmt.Sprintf("   %-6s", yesNo(o.Cached))
+		cached = fmt.Sprintf("   %-6s", cachedText(o))
 	}
 	_, err := fmt.Fprintf(p.w, "%-*s   %12s%s   %s\n", p.width, printable(o.Name), formatBytes(o.Size), cached, formatTime(o.Modified))
 	return err
+}
+
+// cachedText says how much of an object is stored in the cluster.
+func cachedText(o api.Object) string {
+	if o.Part {
+		return "part"
+	}
+	return yesNo(o.Cached)
 }
 
 // printable keeps a name with control characters from breaking a table.

@@ -123,6 +123,10 @@ func clusterCommand(ts *testscript.TestScript, neg bool, args []string) {
 		f.Freeze(number(1))
 	case "break":
 		f.BreakAfter(number(1), number(2), int64(number(3)))
+	case "refuse":
+		refuse(f, args)
+	case "part":
+		f.Buckets.Part(core.BucketName{Provider: core.S3, Name: args[1]}, args[2])
 	case "hold":
 		f.Jobs.Hold()
 	case "state":
@@ -134,6 +138,16 @@ func clusterCommand(ts *testscript.TestScript, neg bool, args []string) {
 	default:
 		ts.Fatalf("unknown cluster command %q", args[0])
 	}
+}
+
+// refuse makes s3://NAME refuse with a code and words; "ok" ends that.
+func refuse(f *apitest.Cluster, args []string) {
+	name := core.BucketName{Provider: core.S3, Name: args[1]}
+	if args[2] == "ok" {
+		f.Buckets.Refuse(name, nil)
+		return
+	}
+	f.Buckets.Refuse(name, &api.Error{Code: api.Code(args[2]), Message: name.String() + ": " + args[3], Hint: "look there"})
 }
 
 // buffer is a buffer that may be read while it is written.

@@ -13,11 +13,13 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/shoalstore/shoal/core"
+	"github.com/shoalstore/shoal/plugins/api"
 	"github.com/shoalstore/shoal/plugins/api/client"
 )
 
 func newCatCommand(o *options) *cobra.Command {
 	var offset, length sizeFlag
+	var l latestFlags
 	cmd := &cobra.Command{
 		Use: "cat URI", Short: "Print an object", Args: exactly(1), ValidArgsFunction: o.completeBuckets(1),
 		RunE: o.withClient(func(ctx context.Context, c *client.Client, args []string) error {
@@ -25,16 +27,17 @@ func newCatCommand(o *options) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return at(u, o.cat(ctx, c, u, client.GetOptions{Offset: int64(offset), Length: int64(length)}))
+			return at(u, o.cat(ctx, c, u, client.GetOptions{Offset: int64(offset), Length: int64(length), Latest: l.latest, Sync: l.sync}))
 		}),
 	}
 	cmd.Flags().Var(&offset, "offset", "begin at this byte")
 	cmd.Flags().Var(&length, "length", "print at most so much")
+	l.add(cmd)
 	return cmd
 }
 
 func (o *options) cat(ctx context.Context, c *client.Client, u core.URI, g client.GetOptions) error {
-	b, err := c.UseBucket(ctx, u.Bucket)
+	b, err := c.Bucket(ctx, u.Bucket)
 	if err != nil {
 		return err
 	}
@@ -47,7 +50,8 @@ func (o *options) cat(ctx context.Context, c *client.Client, u core.URI, g clien
 }
 
 func newStatCommand(o *options) *cobra.Command {
-	return &cobra.Command{
+	var l latestFlags
+	cmd := &cobra.Command{
 		Use: "stat URI", Short: "Show an object's size, ETag and metadata, or a bucket's properties",
 		Args: exactly(1), ValidArgsFunction: o.completeBuckets(1),
 		RunE: o.withClient(func(ctx context.Context, c *client.Client, args []string) error {
@@ -55,30 +59,35 @@ func newStatCommand(o *options) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			b, err := c.UseBucket(ctx, u.Bucket)
+			b, err := c.Bucket(ctx, u.Bucket)
 			if err != nil {
 				return err
 			}
 			if u.Key == "" {
 				return o.showBucket(b)
 			}
-			info, err := c.Head(ctx, b.Alias, u.Key)
+			info, err := l.head(ctx, c, b.Alias, u.Key)
 			if err != nil {
 				return at(u, err)
 			}
 			return o.showObject(ctx, c, u, info)
 		}),
 	}
+	l.add(cmd)
+	return cmd
 }
 
 func (o *options) showObject(ctx context.Context, c *client.Client, u core.URI, info client.ObjectInfo) error {
-	cached := true
+	here := api.Object{Cached: true}
 	if u.Bucket.Provider != core.Shoal {
-		for line, err := range c.List(ctx, u.Bucket, client.ListOptions{Prefix: u.Key, Max: 1}) {
+		here = api.Object{}
+		for line, err := range c.List(ctx, u.Bucket, client.ListOptions{Prefix: u.Key, Max: 1, Presence: api.Cached}) {
 			if err != nil {
 				return err
 			}
-			cached = line.Name == u.Key && line.Cached
+			if line.Name == u.Key {
+				here = line
+			}
 		}
 	}
 	if o.json {
@@ -86,11 +95,12 @@ func (o *options) showObject(ctx context.Context, c *client.Client, u core.URI, 
 			client.ObjectInfo
 			Bucket string `json:"bucket"`
 			Cached bool   `json:"cached"`
-		}{info, u.Bucket.String(), cached})
+			Part   bool   `json:"part,omitempty"`
+		}{info, u.Bucket.String(), here.Cached, here.Part})
 	}
 	o.details(
 		"URI", u.String(), "Size", fmt.Sprintf("%d (%s)", info.Size, formatBytes(info.Size)), "ETag", info.ETag,
-		"Modified", formatTime(info.Modified), "Type", info.ContentType, "CRC64NVME", info.CRC64NVME, "Cached", yesNo(cached),
+		"Modified", formatTime(info.Modified), "Type", info.ContentType, "CRC64NVME", info.CRC64NVME, "Cached", cachedText(here),
 	)
 	for _, name := range sortedKeys(info.Meta) {
 		fmt.Fprintf(o.out, "Meta:       %s=%s\n", name, info.Meta[name])
@@ -133,7 +143,7 @@ func newRmCommand(o *options) *cobra.Command {
 // remove removes one object. That it is not there is an error here: somebody
 // may have mistyped its name.
 func (o *options) remove(ctx context.Context, c *client.Client, u core.URI) error {
-	b, err := c.UseBucket(ctx, u.Bucket)
+	b, err := c.Bucket(ctx, u.Bucket)
 	if err != nil {
 		return err
 	}
@@ -151,7 +161,7 @@ func (o *options) remove(ctx context.Context, c *client.Client, u core.URI) erro
 }
 
 func (o *options) removeAll(ctx context.Context, c *client.Client, u core.URI, workers int) error {
-	b, err := c.UseBucket(ctx, u.Bucket)
+	b, err := c.Bucket(ctx, u.Bucket)
 	if err != nil {
 		return err
 	}
@@ -216,7 +226,7 @@ Of two buckets, all objects are moved by a job, as "shoal cp" copies them.`,
 		if err != nil {
 			return at(from, err)
 		}
-		b, err := c.UseBucket(ctx, from.Bucket)
+		b, err := c.Bucket(ctx, from.Bucket)
 		if err != nil {
 			return err
 		}
@@ -237,11 +247,11 @@ type copiedObject struct {
 
 // copyObject copies one version of an object within the cluster.
 func (o *options) copyObject(ctx context.Context, c *client.Client, from, to core.URI) (copiedObject, error) {
-	src, err := c.UseBucket(ctx, from.Bucket)
+	src, err := c.Bucket(ctx, from.Bucket)
 	if err != nil {
 		return copiedObject{}, err
 	}
-	dst, err := c.UseBucket(ctx, to.Bucket)
+	dst, err := c.Bucket(ctx, to.Bucket)
 	if err != nil {
 		return copiedObject{}, err
 	}
@@ -267,8 +277,10 @@ func newEvictCommand(o *options) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "evict URI",
 		Short: "Drop the cluster's copies of a remote bucket's objects",
-		Long:  "What follows the bucket is a prefix. Without one, and without --keep-md, the cluster forgets the bucket too.",
-		Args:  exactly(1), ValidArgsFunction: o.completeBuckets(1),
+		Long: `What follows the bucket is a prefix. Nothing is removed at the remote, and no copy of what the remote may not
+have yet. Of a whole bucket, without --keep-md, the cluster forgets the bucket too, as "shoal bucket rm" does.`,
+		Example: "  shoal evict s3://src --yes\n  shoal evict s3://src/2025/ --keep-md\n  shoal evict s3://src --template 'shard-{000..099}.tar'",
+		Args:    exactly(1), ValidArgsFunction: o.completeBuckets(1),
 	}
 	cmd.RunE = o.withClient(func(ctx context.Context, c *client.Client, args []string) error {
 		u, err := core.ParseURI(args[0])
@@ -283,11 +295,39 @@ func newEvictCommand(o *options) *cobra.Command {
 			return err
 		}
 		spec.Kind, spec.From, spec.Prefix = "evict", u.Bucket.String(), u.Key+spec.Prefix
-		return j.runJob(ctx, c, spec)
+		whole := spec.Prefix == "" && len(spec.List) == 0 && spec.Template == "" && spec.Regex == ""
+		forget := whole && !spec.KeepMetadata && !spec.DryRun
+		if !spec.DryRun {
+			if err := o.confirm(evictQuestion(u, whole, forget)); err != nil {
+				return err
+			}
+		}
+		if forget && j.detach {
+			return usagef("--detach would leave the bucket in the cluster: add --keep-md, or wait")
+		}
+		if err := j.runJob(ctx, c, spec); err != nil || !forget {
+			return err
+		}
+		if err := c.DeleteBucket(ctx, u.Bucket); err != nil {
+			return err
+		}
+		o.hint("forgot %s; nothing was removed at the remote", u.Bucket)
+		return nil
 	})
-	cmd.Flags().BoolVar(&j.jobSpec.KeepMetadata, "keep-md", false, "keep the bucket's properties")
+	cmd.Flags().BoolVar(&j.jobSpec.KeepMetadata, "keep-md", false, "keep the bucket, and what is known of its objects")
 	j.add(cmd)
+	o.addYes(cmd)
 	return cmd
+}
+
+func evictQuestion(u core.URI, whole, forget bool) string {
+	switch {
+	case forget:
+		return fmt.Sprintf("Forget %s, with the cluster's copies of its objects? Nothing is removed at the remote.", u.Bucket)
+	case whole:
+		return fmt.Sprintf("Drop the cluster's copies of all objects of %s?", u.Bucket)
+	}
+	return fmt.Sprintf("Drop the cluster's copies of the selected objects of %s?", u)
 }
 
 // destinationKey is the key of a destination: the source's last part where it

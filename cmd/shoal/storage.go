@@ -22,12 +22,13 @@ func newStorageSummaryCommand(o *options) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "summary [URI]",
 		Short: "Count a bucket's objects and bytes, in the cluster and remote",
-		Long:  "Without --all the remote side is counted only where that costs little; --cached leaves it out.",
-		Args:  between(0, 1), ValidArgsFunction: o.completeBuckets(1),
+		Long: `What a remote has is counted where that takes a few requests, with --all in any case: one request for every
+1,000 objects. Where the remote cannot be asked the command says why, and its exit code too.`,
+		Args: between(0, 1), ValidArgsFunction: o.completeBuckets(1),
 		RunE: o.withClient(func(ctx context.Context, c *client.Client, args []string) error {
-			presence := api.AnyPresence
+			count := client.SummaryOptions{All: all}
 			if cached {
-				presence = api.Cached
+				count.Presence = api.Cached
 			}
 			names, err := o.summaryBuckets(ctx, c, args, all)
 			if err != nil {
@@ -35,22 +36,23 @@ func newStorageSummaryCommand(o *options) *cobra.Command {
 			}
 			var sums []api.Summary
 			for _, b := range names {
-				if all {
-					if _, err := c.UseBucket(ctx, b); err != nil {
-						return err
-					}
-				}
-				s, err := c.Summary(ctx, b, presence)
+				s, err := c.Summary(ctx, b, count)
 				if err != nil {
 					return err
 				}
 				sums = append(sums, s)
 			}
-			return o.printSummaries(sums, len(args) == 1)
+			if err := o.printSummaries(sums, len(args) == 1); err != nil {
+				return err
+			}
+			if len(sums) == 1 && names[0].Provider != core.Shoal && sums[0].Remote == nil && !cached {
+				o.hint("The remote has many objects; to count them all: shoal storage summary %s --all", sums[0].Bucket)
+			}
+			return nil
 		}),
 	}
-	cmd.Flags().BoolVar(&all, "all", false, "also a remote bucket that was not used yet")
-	cmd.Flags().BoolVar(&cached, "cached", false, "only what is stored in the cluster")
+	cmd.Flags().BoolVar(&all, "all", false, "count all that a remote has; without a bucket, also buckets that were not used yet")
+	cmd.Flags().BoolVar(&cached, "cached", false, "only what is stored in the cluster; does not ask the remote")
 	cmd.MarkFlagsMutuallyExclusive("all", "cached")
 	return cmd
 }
@@ -66,7 +68,7 @@ func (o *options) summaryBuckets(ctx context.Context, c *client.Client, args []s
 		}
 		provider = p
 	}
-	list, err := c.Buckets(ctx, provider, all)
+	list, err := o.listBuckets(ctx, c, provider, all)
 	if err != nil {
 		return nil, err
 	}
@@ -78,20 +80,40 @@ func (o *options) summaryBuckets(ctx context.Context, c *client.Client, args []s
 }
 
 func (o *options) printSummaries(sums []api.Summary, one bool) error {
-	if o.json {
+	var refused *api.Error
+	shown := sums[:0:0]
+	for _, s := range sums {
+		if s.Reason != nil && refused == nil {
+			refused = s.Reason
+		}
+		if one && s.Reason != nil && s.Present == (api.Amount{}) {
+			continue // there are no numbers
+		}
+		shown = append(shown, s)
+	}
+	switch {
+	case o.json:
 		for _, s := range sums {
 			if err := o.printJSON(s); err != nil {
 				return err
 			}
 		}
-		return nil
-	}
-	if len(sums) == 0 && !one {
+	case len(sums) == 0 && !one:
 		fmt.Fprintln(o.out, noBuckets("", false))
-		return nil
+	case len(shown) > 0:
+		if _, err := fmt.Fprint(o.out, formatSummaries(shown)); err != nil {
+			return err
+		}
+		for _, s := range shown {
+			if s.Reason != nil && s.Reason != refused {
+				fmt.Fprintf(o.out, "%s is not accessible: %s\n", s.Bucket, s.Reason.Message)
+			}
+		}
 	}
-	_, err := fmt.Fprint(o.out, formatSummaries(sums))
-	return err
+	if refused != nil {
+		return refused
+	}
+	return nil
 }
 
 // formatSummaries lays the two numbers of a column under its header, each

@@ -29,6 +29,15 @@ type transferFlags struct {
 	workers   int
 	show      bool
 	refresh   durationFlag
+	latestFlags
+}
+
+// latestFlags are the flags of what reads objects.
+type latestFlags struct{ latest, sync bool }
+
+func (l *latestFlags) add(cmd *cobra.Command) {
+	cmd.Flags().BoolVar(&l.latest, "latest", false, "of a remote bucket: the version that the remote has now")
+	cmd.Flags().BoolVar(&l.sync, "sync", false, "as --latest, and drop the copy of what the remote does not have any more")
 }
 
 func (t *transferFlags) add(cmd *cobra.Command) {
@@ -70,7 +79,16 @@ at another node when one fails.`,
 		}),
 	}
 	t.add(cmd)
+	t.latestFlags.add(cmd)
 	return cmd
+}
+
+// head describes an object, as the flags say.
+func (l *latestFlags) head(ctx context.Context, c *client.Client, alias, key string) (client.ObjectInfo, error) {
+	if l.latest || l.sync {
+		return c.HeadLatest(ctx, alias, key, l.sync)
+	}
+	return c.Head(ctx, alias, key)
 }
 
 // mover moves many objects at once and counts them.
@@ -85,7 +103,7 @@ type mover struct {
 }
 
 func (t *transferFlags) mover(ctx context.Context, c *client.Client, b core.BucketName, verb string) (*mover, error) {
-	bucket, err := c.UseBucket(ctx, b)
+	bucket, err := c.Bucket(ctx, b)
 	if err != nil {
 		return nil, err
 	}
@@ -242,7 +260,7 @@ func (t *transferFlags) get(ctx context.Context, c *client.Client, src, dst stri
 		if t.recursive {
 			return usagef("-r needs a directory to write to")
 		}
-		return at(u, t.cat(ctx, c, u, client.GetOptions{}))
+		return at(u, t.cat(ctx, c, u, client.GetOptions{Latest: t.latest, Sync: t.sync}))
 	}
 	m, err := t.mover(ctx, c, u.Bucket, "Fetched")
 	if err != nil {
@@ -286,7 +304,7 @@ func (m *mover) getAll(ctx context.Context, u core.URI, dst string) error {
 // name once it is complete. planned says that it is in the progress already.
 func (m *mover) getFile(ctx context.Context, u core.URI, dst string, planned bool) error {
 	if m.bar != nil && !planned {
-		info, err := m.c.Head(ctx, m.alias, u.Key)
+		info, err := m.t.head(ctx, m.c, m.alias, u.Key)
 		if err != nil {
 			return at(u, err)
 		}
@@ -303,7 +321,7 @@ func (m *mover) getFile(ctx context.Context, u core.URI, dst string, planned boo
 	if err != nil {
 		return err
 	}
-	info, err := m.c.Download(ctx, m.alias, u.Key, f, client.TransferOptions{Progress: m.bar.bytes})
+	info, err := m.c.Download(ctx, m.alias, u.Key, f, client.TransferOptions{Progress: m.bar.bytes, Latest: m.t.latest, Sync: m.t.sync})
 	if err = errors.Join(err, f.Close()); err == nil {
 		err = os.Rename(temporary, dst)
 	}
@@ -320,7 +338,7 @@ func (m *mover) stream(ctx context.Context, key, dst string) error {
 	if err != nil {
 		return err
 	}
-	r, err := m.c.Get(ctx, m.alias, key, client.GetOptions{})
+	r, err := m.c.Get(ctx, m.alias, key, client.GetOptions{Latest: m.t.latest, Sync: m.t.sync})
 	if err != nil {
 		return errors.Join(err, f.Close())
 	}

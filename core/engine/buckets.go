@@ -65,19 +65,26 @@ func (n *Node) completePolicy(p core.Policy, nodes int) core.Policy {
 	return p
 }
 
-// CreateBucket creates a bucket and returns once every node knows of it or will
-// before it says anything else.
+// CreateBucket creates a bucket of the cluster's own; see [Objects.AddBucket].
 func (o *Objects) CreateBucket(ctx context.Context, b core.BucketName, p *core.Policy, alias string) (core.Bucket, error) {
-	n := o.node
-	if err := b.Validate(); err != nil {
-		return core.Bucket{}, err
+	if b.Remote() {
+		return core.Bucket{}, fmt.Errorf("bucket %s: is not the cluster's to create: %w", b, core.ErrInvalid)
 	}
-	if b.Provider != core.Shoal {
-		return core.Bucket{}, fmt.Errorf("bucket %s: buckets of %s:// are not built yet in this version: %w", b, b.Provider, errors.ErrUnsupported)
-	}
-	policy := n.DefaultPolicy()
+	policy := o.node.DefaultPolicy()
 	if p != nil {
 		policy = *p
+	}
+	return o.AddBucket(ctx, core.Bucket{Name: b, Alias: alias, Policy: policy})
+}
+
+// AddBucket adds a bucket by name, alias ("" for one that is free), policy and
+// remote settings, and returns once every node knows of it or will before it
+// says anything else. Whether a remote bucket is there the caller has asked.
+func (o *Objects) AddBucket(ctx context.Context, row core.Bucket) (core.Bucket, error) {
+	n := o.node
+	b, policy := row.Name, row.Policy
+	if err := b.Validate(); err != nil {
+		return core.Bucket{}, err
 	}
 	m, err := n.fresh(ctx)
 	if err != nil {
@@ -90,7 +97,9 @@ func (o *Objects) CreateBucket(ctx context.Context, b core.BucketName, p *core.P
 		return core.Bucket{}, fmt.Errorf("bucket %s: scheme %s with domain=%s needs %d %ss, the cluster has %d; choose another scheme, or domain=disk: %w",
 			b, policy.Scheme, policy.Domain, need, policy.Domain, have, core.ErrInvalid)
 	}
-	err = n.keeper.one(ctx, core.Change{Kind: core.ChangeAddBucket, Bucket: &core.Bucket{Name: b, Alias: alias, Policy: policy}})
+	err = n.keeper.one(ctx, core.Change{Kind: core.ChangeAddBucket, Bucket: &core.Bucket{
+		Name: b, Alias: row.Alias, Policy: policy, Remote: row.Remote,
+	}})
 	if err != nil {
 		return core.Bucket{}, err
 	}

@@ -33,6 +33,8 @@ func BucketOf(b core.Bucket) Bucket {
 // Buckets is the answer to a listing of buckets, in order of their URIs.
 type Buckets struct {
 	Buckets []Bucket `json:"buckets"`
+	// Unlisted say which accounts at remotes could not be asked for theirs.
+	Unlisted []*Error `json:"unlisted,omitempty"`
 }
 
 // Props are properties of a bucket to set; nil leaves one as it is, or as the
@@ -69,6 +71,8 @@ type CreateBucket struct {
 	Props    Props  `json:"props"`
 	Alias    string `json:"alias,omitempty"`
 	IfAbsent bool   `json:"if_absent,omitempty"`
+	// Create makes the remote bucket where there is none, if its backend can.
+	Create bool `json:"create,omitempty"`
 }
 
 // SetBucket changes a bucket. Data that is there already is brought to the new
@@ -84,16 +88,31 @@ type Presence string
 // The presences.
 const (
 	AnyPresence Presence = ""
-	Cached      Presence = "cached"     // stored in the cluster
+	Cached      Presence = "cached"     // stored in the cluster, at least a part of it
 	NotCached   Presence = "not-cached" // only in the remote bucket
 )
 
-// Summary counts what is in a bucket.
+// Summary counts what is in a bucket. Present are the objects that are stored
+// in the cluster, at least a part of them, and the bytes that are.
 type Summary struct {
 	Bucket string `json:"bucket"`
-	// Accessible says whether the remote bucket could be asked; where it could
-	// not, or was not, Remote is nil. It is always true for shoal:// buckets.
-	Accessible bool    `json:"accessible"`
-	Present    Amount  `json:"present"`
-	Remote     *Amount `json:"remote"`
+	// Accessible says whether the remote bucket answers; Reason says why it does
+	// not. It is true where nobody asked: of shoal:// buckets, and where only what
+	// is present was to be counted.
+	Accessible bool   `json:"accessible"`
+	Present    Amount `json:"present"`
+	// Remote is nil where it was not counted.
+	Remote *Amount `json:"remote"`
+	Reason *Error  `json:"reason,omitempty"`
+}
+
+// SummaryPart is a line of a summary that tells how far it is: the counts of all
+// names up to After, or, with End, the whole. Who is cut off goes on after the
+// last line that came.
+type SummaryPart struct {
+	Summary
+	After string `json:"after,omitempty"`
+	End   bool   `json:"end,omitempty"`
+	// Error says why the counting broke off.
+	Error *Error `json:"error,omitempty"`
 }

@@ -17,7 +17,7 @@
 //	PUT    /buckets/{provider}/{bucket}  CreateBucket    Bucket
 //	PATCH  /buckets/{provider}/{bucket}  SetBucket       Bucket
 //	DELETE /buckets/{provider}/{bucket}                  -
-//	GET    /buckets/{provider}/{bucket}/summary[?presence=...]                        Summary
+//	GET    /buckets/{provider}/{bucket}/summary[?presence&all]                       Summary, see also [SummaryPart]
 //	GET    /buckets/{provider}/{bucket}/objects[?prefix&after&max&presence&names]     lines, see [ListWriter]
 //	GET    /jobs[?kind&bucket&all=true]                  Jobs
 //	POST   /jobs                         JobSpec         Job

@@ -30,6 +30,13 @@ const (
 	CodeTimedOut     Code = "timed_out"
 	CodeCorrupt      Code = "corrupt"
 	CodeInternal     Code = "internal"
+	// CodeThrottled, CodeWrongRegion and CodeRemote are about the remote of a
+	// bucket: it asks for fewer requests, has the bucket in another region, or
+	// does not answer the cluster, which has tried for a while: who repeats the
+	// request at another node will hear the same.
+	CodeThrottled   Code = "throttled"
+	CodeWrongRegion Code = "wrong_region"
+	CodeRemote      Code = "remote_unavailable"
 )
 
 // Error is an error as it travels. Message is for people and complete by
@@ -90,11 +97,14 @@ func kinds() []kind {
 		{CodeInvalid, http.StatusBadRequest, core.ErrUnformatted},
 		{CodeForbidden, http.StatusForbidden, core.ErrPermission},
 		{CodeNotBuilt, http.StatusNotImplemented, errors.ErrUnsupported},
+		{CodeThrottled, http.StatusServiceUnavailable, core.ErrThrottled},
+		{CodeWrongRegion, http.StatusConflict, core.ErrWrongRegion},
 		{CodeUnavailable, http.StatusServiceUnavailable, core.ErrUnavailable},
 		{CodeUnavailable, http.StatusServiceUnavailable, core.ErrUnknownOutcome},
 		{CodeUnavailable, http.StatusServiceUnavailable, core.ErrNotOwner},
 		{CodeUnavailable, http.StatusServiceUnavailable, core.ErrNoSpace},
 		{CodeTimedOut, http.StatusGatewayTimeout, context.DeadlineExceeded},
+		{CodeRemote, http.StatusBadGateway, core.ErrUnavailable},
 		{CodeCorrupt, http.StatusInternalServerError, core.ErrCorrupt},
 		{CodeInternal, http.StatusInternalServerError, nil},
 	}

@@ -21,9 +21,11 @@ type Object struct {
 	Name string `json:"name"`
 	Size int64  `json:"size"`
 	ETag string `json:"etag"` // without quotes
-	// Cached says whether the object is stored in the cluster.
+	// Cached says whether the object is stored in the cluster, all of it.
 	Cached   bool      `json:"cached"`
 	Modified time.Time `json:"modified"`
+	// Part says that some of it is.
+	Part bool `json:"part,omitempty"`
 }
 
 // ListEnd is the last line of a listing.
@@ -49,6 +51,9 @@ func AppendObject(b []byte, o *Object) []byte {
 	b = strconv.AppendBool(b, o.Cached)
 	b = append(b, `,"modified":"`...)
 	b = o.Modified.UTC().AppendFormat(b, time.RFC3339Nano)
+	if o.Part {
+		return append(b, "\",\"part\":true}\n"...)
+	}
 	return append(b, "\"}\n"...)
 }
 

@@ -108,7 +108,7 @@ func TestCopyWhileNodeDies(t *testing.T) {
 	set := newDataSet(rnd, 1200)
 	k := c.client("n2")
 	set.put(t, k, src)
-	if s, err := k.Summary(t.Context(), src, ""); err != nil || s.Present != set.amount() {
+	if s, err := k.Summary(t.Context(), src, client.SummaryOptions{}); err != nil || s.Present != set.amount() {
 		t.Fatalf("before: got %+v, %v, want %+v", s.Present, err, set.amount())
 	}
 	for i, victim := range []struct {

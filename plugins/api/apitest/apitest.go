@@ -56,7 +56,7 @@ func (clock) Wait(ctx context.Context, _ time.Duration) error { <-ctx.Done(); re
 func New(t testing.TB, endpoints int) *Cluster {
 	t.Helper()
 	c := &Cluster{Objects: memobjects.New(clock{})}
-	c.Buckets = &Buckets{objects: c.Objects, remote: make(map[core.BucketName][]api.Object)}
+	c.Buckets = &Buckets{objects: c.Objects, remote: make(map[core.BucketName][]api.Object), refused: make(map[core.BucketName]*api.Error)}
 	c.Nodes = newNodes(endpoints)
 	c.Jobs = newJobs(c.Buckets)
 	lookup := func(key string) (string, bool) { return SecretKey, key == AccessKey }

@@ -20,8 +20,34 @@ import (
 type Buckets struct {
 	objects *memobjects.Store
 
-	mu     sync.Mutex
-	remote map[core.BucketName][]api.Object
+	mu      sync.Mutex
+	remote  map[core.BucketName][]api.Object
+	refused map[core.BucketName]*api.Error
+}
+
+// Refuse makes a remote bucket inaccessible; nil makes it accessible again.
+func (b *Buckets) Refuse(name core.BucketName, why *api.Error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.refused[name] = why
+}
+
+// Part makes a part of a remote object present.
+func (b *Buckets) Part(name core.BucketName, key string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.remote[name] = slices.Clone(b.remote[name])
+	for i := range b.remote[name] {
+		if o := &b.remote[name][i]; o.Name == key {
+			o.Part = true
+		}
+	}
+}
+
+func (b *Buckets) refusal(name core.BucketName) *api.Error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.refused[name]
 }
 
 // AddRemote makes a remote bucket with objects, none of which is present.
@@ -52,10 +78,10 @@ func (b *Buckets) find(ctx context.Context, name core.BucketName) (core.Bucket, 
 }
 
 // Buckets implements server.BucketService.
-func (b *Buckets) Buckets(ctx context.Context, provider core.Provider, all bool) ([]api.Bucket, error) {
+func (b *Buckets) Buckets(ctx context.Context, provider core.Provider, all bool) (api.Buckets, error) {
 	list, err := b.objects.Buckets(ctx)
 	if err != nil {
-		return nil, err
+		return api.Buckets{}, err
 	}
 	var out []api.Bucket
 	seen := make(map[core.BucketName]bool)
@@ -73,12 +99,15 @@ func (b *Buckets) Buckets(ctx context.Context, provider core.Provider, all bool)
 		}
 	}
 	slices.SortFunc(out, func(a, b api.Bucket) int { return strings.Compare(a.URI, b.URI) })
-	return out, nil
+	return api.Buckets{Buckets: out}, nil
 }
 
 // Bucket implements server.BucketService.
 func (b *Buckets) Bucket(ctx context.Context, name core.BucketName) (api.Bucket, error) {
 	known, err := b.find(ctx, name)
+	if errors.Is(err, core.ErrNoSuchBucket) && name.Provider != core.Shoal {
+		return b.CreateBucket(ctx, name, api.CreateBucket{IfAbsent: true})
+	}
 	return api.BucketOf(known), err
 }
 
@@ -90,8 +119,15 @@ func (b *Buckets) CreateBucket(ctx context.Context, name core.BucketName, in api
 		}
 		return api.Bucket{}, fmt.Errorf("%s: %w", name, core.ErrExists)
 	}
-	if _, ok := b.remoteOf(name); name.Provider != core.Shoal && !ok {
-		return api.Bucket{}, fmt.Errorf("%s: %w", name, core.ErrNoSuchBucket)
+	if why := b.refusal(name); why != nil {
+		return api.Bucket{}, why
+	}
+	switch _, ok := b.remoteOf(name); {
+	case name.Provider == core.Shoal, ok:
+	case !in.Create:
+		return api.Bucket{}, &api.Error{Code: api.CodeNoSuchBucket, Message: name.String() + ": no such bucket"}
+	default:
+		b.AddRemote(name)
 	}
 	policy := in.Props.Apply(core.Policy{Scheme: core.Mirror(2), Domain: core.DomainNode, Inline: 128 << 10, ETag: "md5"})
 	made, err := b.objects.CreateBucket(ctx, name, &policy, in.Alias)
@@ -117,25 +153,57 @@ func (b *Buckets) DeleteBucket(ctx context.Context, name core.BucketName) error 
 	if err != nil {
 		return err
 	}
+	if name.Provider != core.Shoal {
+		if err := b.drop(ctx, known); err != nil {
+			return err
+		}
+	}
 	return b.objects.DeleteBucket(ctx, known.Alias)
 }
 
+// drop drops the copies that a remote bucket has here.
+func (b *Buckets) drop(ctx context.Context, known core.Bucket) error {
+	page, err := b.objects.List(ctx, known, core.ListOptions{Max: 1000})
+	for _, o := range page.Objects {
+		err = errors.Join(err, b.objects.Delete(ctx, known, o.Key, core.Conditions{}, core.NewRequestID()))
+	}
+	return err
+}
+
 // Summary implements server.BucketService.
-func (b *Buckets) Summary(ctx context.Context, name core.BucketName, p api.Presence) (api.Summary, error) {
+func (b *Buckets) Summary(ctx context.Context, name core.BucketName, o server.SummaryOptions, tell func(api.SummaryPart)) (api.Summary, error) {
 	s := api.Summary{Bucket: name.String(), Accessible: true}
-	for o, err := range b.Objects(ctx, name, server.ListOptions{}) {
+	if _, err := b.Bucket(ctx, name); err != nil {
+		if errors.As(err, &s.Reason) {
+			s.Accessible = false
+			return s, nil
+		}
+		return s, err
+	}
+	for object, err := range b.Objects(ctx, name, server.ListOptions{Presence: api.Cached}) {
 		if err != nil {
 			return s, err
 		}
-		if o.Cached {
-			s.Present = s.Present.Add(api.Amount{Objects: 1, Bytes: o.Size})
+		if o.After == "" {
+			s.Present = s.Present.Add(api.Amount{Objects: 1, Bytes: object.Size})
 		}
 	}
-	if list, ok := b.remoteOf(name); ok && p != api.Cached {
-		s.Remote = new(api.Amount)
-		for _, o := range list {
-			*s.Remote = s.Remote.Add(api.Amount{Objects: 1, Bytes: o.Size})
+	list, ok := b.remoteOf(name)
+	if !ok || o.Presence == api.Cached {
+		return s, nil
+	}
+	if s.Reason = b.refusal(name); s.Reason != nil {
+		s.Accessible = false
+		return s, nil
+	}
+	s.Remote = new(api.Amount)
+	for _, object := range list {
+		if object.Name <= o.After && o.After != "" {
+			continue
 		}
+		sum := s.Remote.Add(api.Amount{Objects: 1, Bytes: object.Size})
+		s.Remote = &sum
+		tell(api.SummaryPart{Summary: s, After: object.Name})
 	}
 	return s, nil
 }
@@ -143,14 +211,14 @@ func (b *Buckets) Summary(ctx context.Context, name core.BucketName, p api.Prese
 // Objects implements server.BucketService.
 func (b *Buckets) Objects(ctx context.Context, name core.BucketName, o server.ListOptions) iter.Seq2[api.Object, error] {
 	return func(yield func(api.Object, error) bool) {
-		all, err := b.collect(ctx, name)
+		all, err := b.collect(ctx, name, o.Presence == api.Cached)
 		if err != nil {
 			yield(api.Object{}, err)
 			return
 		}
 		n := 0
 		for _, object := range all {
-			wanted := o.Presence == api.AnyPresence || object.Cached == (o.Presence == api.Cached)
+			wanted := o.Presence == api.AnyPresence || (object.Cached || object.Part) == (o.Presence == api.Cached)
 			if object.Name <= o.After && o.After != "" || !strings.HasPrefix(object.Name, o.Prefix) || !wanted {
 				continue
 			}
@@ -165,16 +233,19 @@ func (b *Buckets) Objects(ctx context.Context, name core.BucketName, o server.Li
 }
 
 // collect merges what is present with what is remote.
-func (b *Buckets) collect(ctx context.Context, name core.BucketName) ([]api.Object, error) {
+func (b *Buckets) collect(ctx context.Context, name core.BucketName, present bool) ([]api.Object, error) {
 	list, remote := b.remoteOf(name)
 	byName := make(map[string]api.Object)
 	for _, o := range list {
 		byName[o.Name] = o
 	}
-	known, err := b.find(ctx, name)
-	if err != nil && (!remote || !errors.Is(err, core.ErrNoSuchBucket)) {
+	if _, err := b.Bucket(ctx, name); err != nil {
 		return nil, err
 	}
+	if why := b.refusal(name); remote && why != nil && !present {
+		return nil, why
+	}
+	known, err := b.find(ctx, name)
 	for after := ""; err == nil; {
 		page, pageErr := b.objects.List(ctx, known, core.ListOptions{After: after, Max: 1000})
 		if pageErr != nil {
@@ -187,6 +258,9 @@ func (b *Buckets) collect(ctx context.Context, name core.BucketName) ([]api.Obje
 			break
 		}
 		after = page.Next
+	}
+	if err != nil {
+		return nil, err
 	}
 	out := make([]api.Object, 0, len(byName))
 	for _, o := range byName {

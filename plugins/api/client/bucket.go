@@ -15,32 +15,34 @@ import (
 )
 
 // Buckets lists the buckets of a provider ("" is every one) that the cluster
-// knows; with all, also the remote ones that it could use.
-func (c *Client) Buckets(ctx context.Context, provider core.Provider, all bool) ([]api.Bucket, error) {
-	q := url.Values{}
-	if provider != "" {
-		q.Set("provider", string(provider))
-	}
-	if all {
-		q.Set("all", "true")
-	}
-	var out api.Buckets
-	_, err := c.call(ctx, request{method: http.MethodGet, path: api.BucketsPath, query: q}, nil, &out)
+// knows.
+func (c *Client) Buckets(ctx context.Context, provider core.Provider) ([]api.Bucket, error) {
+	out, err := c.buckets(ctx, provider, false)
 	return out.Buckets, err
 }
 
-// Bucket describes a bucket that the cluster knows.
-func (c *Client) Bucket(ctx context.Context, b core.BucketName) (out api.Bucket, err error) {
-	_, err = c.call(ctx, request{method: http.MethodGet, path: api.BucketPath(b)}, nil, &out)
+// AllBuckets lists them with the remote ones that the cluster could use.
+func (c *Client) AllBuckets(ctx context.Context, provider core.Provider) (api.Buckets, error) {
+	return c.buckets(ctx, provider, true)
+}
+
+func (c *Client) buckets(ctx context.Context, provider core.Provider, all bool) (out api.Buckets, err error) {
+	r := request{method: http.MethodGet, path: api.BucketsPath, query: url.Values{}}
+	if provider != "" {
+		r.query.Set("provider", string(provider))
+	}
+	if all {
+		r.query.Set("all", "true")
+		r.patience = time.Minute
+	}
+	_, err = c.call(ctx, r, nil, &out)
 	return out, err
 }
 
-// UseBucket is Bucket that makes a remote bucket known at its first use.
-func (c *Client) UseBucket(ctx context.Context, b core.BucketName) (api.Bucket, error) {
-	out, err := c.Bucket(ctx, b)
-	if b.Provider != core.Shoal && errors.Is(err, core.ErrNoSuchBucket) {
-		return c.CreateBucket(ctx, b, api.CreateBucket{IfAbsent: true})
-	}
+// Bucket describes a bucket. A remote one that the cluster does not know yet is
+// taken into use, if it is accessible.
+func (c *Client) Bucket(ctx context.Context, b core.BucketName) (out api.Bucket, err error) {
+	_, err = c.call(ctx, request{method: http.MethodGet, path: api.BucketPath(b)}, nil, &out)
 	return out, err
 }
 
@@ -60,9 +62,10 @@ func (c *Client) SetBucket(ctx context.Context, b core.BucketName, in api.SetBuc
 	return out, err
 }
 
-// DeleteBucket removes an empty bucket; a remote one only from the cluster.
+// DeleteBucket removes an empty bucket; a remote one, whatever it holds, only
+// from the cluster.
 func (c *Client) DeleteBucket(ctx context.Context, b core.BucketName) error {
-	repeated, err := c.call(ctx, request{method: http.MethodDelete, path: api.BucketPath(b), patience: time.Minute}, nil, nil)
+	repeated, err := c.call(ctx, request{method: http.MethodDelete, path: api.BucketPath(b), patience: 10 * time.Minute}, nil, nil)
 	return goneIf(repeated, err)
 }
 
@@ -73,16 +76,6 @@ func goneIf(repeated bool, err error) error {
 		return nil
 	}
 	return err
-}
-
-// Summary counts what is in a bucket.
-func (c *Client) Summary(ctx context.Context, b core.BucketName, p api.Presence) (out api.Summary, err error) {
-	r := request{method: http.MethodGet, path: api.SummaryPath(b), patience: 2 * time.Minute}
-	if p != "" {
-		r.query = url.Values{"presence": {string(p)}}
-	}
-	_, err = c.call(ctx, r, nil, &out)
-	return out, err
 }
 
 // ListOptions say what to list.

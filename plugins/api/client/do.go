@@ -66,7 +66,8 @@ func newStatusError(status int, err *api.Error) *statusError {
 	switch status {
 	case http.StatusRequestTimeout, http.StatusTooManyRequests,
 		http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
-		e.retry = true
+		// The cluster has tried a remote for long enough before it says this.
+		e.retry = err.Code != api.CodeRemote && err.Code != api.CodeThrottled
 	case http.StatusInternalServerError:
 		e.retry = err.Code != api.CodeCorrupt
 		e.fault = true

@@ -30,6 +30,8 @@ type TransferOptions struct {
 	// ContentType and Meta are kept with an uploaded object.
 	ContentType string
 	Meta        map[string]string
+	// Latest and Sync, of downloads, are as in [GetOptions].
+	Latest, Sync bool
 }
 
 func (o TransferOptions) parallel() int {
@@ -48,7 +50,7 @@ func (o TransferOptions) moved(n int64) {
 // Download writes an object to dst, large ones in parallel ranges of one
 // version, and verifies the checksum that the cluster keeps.
 func (c *Client) Download(ctx context.Context, alias, key string, dst io.WriterAt, o TransferOptions) (ObjectInfo, error) {
-	first, err := c.Get(ctx, alias, key, GetOptions{})
+	first, err := c.Get(ctx, alias, key, GetOptions{Latest: o.Latest, Sync: o.Sync})
 	if err != nil {
 		return ObjectInfo{}, err
 	}

@@ -57,10 +57,29 @@ func infoOf(key string, h http.Header, size int64) ObjectInfo {
 
 // Head describes the object. The bucket is named by its alias, here and below.
 func (c *Client) Head(ctx context.Context, alias, key string) (ObjectInfo, error) {
-	resp, _, err := c.do(ctx, &request{
-		method: http.MethodHead, path: objectPath(alias, key),
-		header: http.Header{"X-Amz-Checksum-Mode": {"ENABLED"}},
-	})
+	return c.head(ctx, alias, key, false, false)
+}
+
+// HeadLatest is Head of the version that the remote has now; with sync, the copy
+// of an object that it does not have any more is dropped.
+func (c *Client) HeadLatest(ctx context.Context, alias, key string, sync bool) (ObjectInfo, error) {
+	return c.head(ctx, alias, key, true, sync)
+}
+
+// askLatest asks the gateway to compare with the remote.
+func askLatest(h http.Header, latest, sync bool) {
+	switch {
+	case sync:
+		h.Set("X-Shoal-Latest", "sync")
+	case latest:
+		h.Set("X-Shoal-Latest", "true")
+	}
+}
+
+func (c *Client) head(ctx context.Context, alias, key string, latest, sync bool) (ObjectInfo, error) {
+	h := http.Header{"X-Amz-Checksum-Mode": {"ENABLED"}}
+	askLatest(h, latest, sync)
+	resp, _, err := c.do(ctx, &request{method: http.MethodHead, path: objectPath(alias, key), header: h})
 	if err != nil {
 		return ObjectInfo{}, err
 	}

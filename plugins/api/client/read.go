@@ -23,6 +23,9 @@ type GetOptions struct {
 	Offset, Length int64
 	// ETag, if not empty, is the version to read; another is ErrChanged.
 	ETag string
+	// Latest asks for the version that the remote has now, where the bucket is
+	// remote; Sync also drops the cluster's copy of what it does not have any more.
+	Latest, Sync bool
 	// Query is added to the request, for inline transforms. Such a read cannot
 	// be resumed; it is repeated only as long as nothing was read.
 	Query map[string][]string
@@ -71,6 +74,10 @@ func (r *Reader) open() error {
 	}
 	if r.o.ETag != "" {
 		h.Set("If-Match", quote(r.o.ETag))
+	}
+	if r.body == nil {
+		// What is read on is of the version that was found then.
+		askLatest(h, r.o.Latest, r.o.Sync)
 	}
 	resp, _, err := r.c.do(r.ctx, &request{method: http.MethodGet, path: objectPath(r.alias, r.Key), query: r.o.Query, header: h})
 	if err != nil {

@@ -33,12 +33,15 @@ func s3Error(status int, body []byte) *statusError {
 		"InvalidAccessKeyId":      api.CodeForbidden,
 		"EntityTooLarge":          api.CodeTooLarge,
 		"NotImplemented":          api.CodeNotBuilt,
-		"SlowDown":                api.CodeUnavailable,
+		"SlowDown":                api.CodeThrottled,
 	}[x.Code]
 	if !ok {
 		code = codeOf(status)
 	}
 	e := newStatusError(status, &api.Error{Code: code, Message: fmt.Sprintf("%s (%s)", x.Message, x.Code)})
+	if x.Code == "SlowDown" {
+		e.retry = true
+	}
 	if x.Code == "BadDigest" {
 		// The checksum is that of what was sent: the bytes changed on the way.
 		e.retry, e.fault = true, true

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math"
 	"net/http"
@@ -32,7 +33,7 @@ func (h handler) bucketRoutes() {
 	h.put(bucket, h.createBucket)
 	h.patch(bucket, h.setBucket)
 	h.remove(bucket, h.deleteBucket)
-	h.get(bucket+"/summary", h.summary)
+	h.mux.HandleFunc("GET "+bucket+"/summary", h.summary)
 	h.mux.HandleFunc("GET "+bucket+"/objects", h.objects)
 }
 
@@ -199,7 +200,8 @@ func (h handler) buckets(r *http.Request) (any, error) {
 		return nil, err
 	}
 	buckets, err := h.s.Buckets.Buckets(r.Context(), core.Provider(r.URL.Query().Get("provider")), all)
-	return api.Buckets{Buckets: listOf(buckets)}, err
+	buckets.Buckets = listOf(buckets.Buckets)
+	return buckets, err
 }
 
 func (h handler) bucket(r *http.Request) (any, error) {
@@ -242,16 +244,57 @@ func (h handler) deleteBucket(r *http.Request) (any, error) {
 	return nil, h.s.Buckets.DeleteBucket(r.Context(), b)
 }
 
-func (h handler) summary(r *http.Request) (any, error) {
-	b, err := bucketName(r)
+// summary answers with one document or, with progress=true, with lines that tell
+// how far the counting is.
+func (h handler) summary(w http.ResponseWriter, r *http.Request) {
+	b, o, lines, err := summaryRequest(r)
 	if err != nil {
-		return nil, err
+		h.fail(w, r, err)
+		return
 	}
-	p, err := presence(r)
-	if err != nil {
-		return nil, err
+	if !lines {
+		out, err := h.s.Buckets.Summary(r.Context(), b, o, func(api.SummaryPart) {})
+		h.reply(w, r, out, err)
+		return
 	}
-	return h.s.Buckets.Summary(r.Context(), b, p)
+	begun := false
+	line := func(p api.SummaryPart) {
+		if !begun {
+			w.Header().Set("Content-Type", api.ListType)
+			begun = true
+		}
+		err := json.NewEncoder(w).Encode(p)
+		if err == nil {
+			err = http.NewResponseController(w).Flush()
+		}
+		if err != nil && !errors.Is(err, http.ErrNotSupported) {
+			h.finish(r, err)
+		}
+	}
+	out, err := h.s.Buckets.Summary(r.Context(), b, o, line)
+	switch {
+	case err == nil:
+		line(api.SummaryPart{Summary: out, End: true})
+	case !begun:
+		h.fail(w, r, err)
+	default:
+		line(api.SummaryPart{End: true, Error: api.FromError(err)})
+	}
+}
+
+func summaryRequest(r *http.Request) (b core.BucketName, o SummaryOptions, lines bool, err error) {
+	if b, err = bucketName(r); err != nil {
+		return b, o, lines, err
+	}
+	if o.Presence, err = presence(r); err != nil {
+		return b, o, lines, err
+	}
+	if o.All, err = boolean(r, "all"); err != nil {
+		return b, o, lines, err
+	}
+	o.After = r.URL.Query().Get("after")
+	lines, err = boolean(r, "progress")
+	return b, o, lines, err
 }
 
 func (h handler) objects(w http.ResponseWriter, r *http.Request) {

@@ -36,6 +36,18 @@ type ListOptions struct {
 	NamesOnly bool
 }
 
+// SummaryOptions say what to count.
+type SummaryOptions struct {
+	// Presence api.Cached leaves the remote alone.
+	Presence api.Presence
+	// All counts what the remote has, whatever that costs; otherwise it is
+	// counted where that costs a few requests.
+	All bool
+	// After, if not "", counts only what the remote has above that name: what is
+	// present was counted before.
+	After string
+}
+
 // JobFilter selects jobs.
 type JobFilter struct {
 	Kind, Bucket string
@@ -71,15 +83,21 @@ type ClusterService interface {
 	Map(ctx context.Context) (*core.Map, error)
 }
 
-// BucketService is about buckets and what is in them.
+// BucketService is about buckets and what is in them. A remote bucket that is
+// named for the first time is made known to the cluster, if it is accessible.
 type BucketService interface {
-	// Buckets lists those of a provider, of all for "", in order of URI.
-	Buckets(ctx context.Context, provider core.Provider, all bool) ([]api.Bucket, error)
+	// Buckets lists those of a provider, of all for "", in order of URI; with all
+	// also those that the cluster's accounts at remotes may list.
+	Buckets(ctx context.Context, provider core.Provider, all bool) (api.Buckets, error)
 	Bucket(ctx context.Context, b core.BucketName) (api.Bucket, error)
 	CreateBucket(ctx context.Context, b core.BucketName, in api.CreateBucket) (api.Bucket, error)
 	SetBucket(ctx context.Context, b core.BucketName, in api.SetBucket) (api.Bucket, error)
+	// DeleteBucket removes an empty bucket. A remote one is forgotten, with all
+	// that is present of it; nothing is removed at the remote.
 	DeleteBucket(ctx context.Context, b core.BucketName) error
-	Summary(ctx context.Context, b core.BucketName, p api.Presence) (api.Summary, error)
+	// Summary counts. It calls tell now and then while it does; see
+	// [api.SummaryPart].
+	Summary(ctx context.Context, b core.BucketName, o SummaryOptions, tell func(api.SummaryPart)) (api.Summary, error)
 	// Objects lists in order of name. An error ends the sequence; one that
 	// comes first decides the status of the answer.
 	Objects(ctx context.Context, b core.BucketName, o ListOptions) iter.Seq2[api.Object, error]
@@ -159,25 +177,30 @@ func (h handler) remove(path string, a answer) { h.route(http.MethodDelete, path
 func (h handler) route(method, path string, a answer) {
 	h.mux.HandleFunc(method+" "+path, func(w http.ResponseWriter, r *http.Request) {
 		out, err := a(r)
-		if err != nil {
-			h.fail(w, r, err)
-			return
-		}
-		if out == nil {
-			w.WriteHeader(http.StatusNoContent)
-			return
-		}
-		body, err := json.Marshal(out)
-		if err != nil {
-			h.fail(w, r, fmt.Errorf("encode the answer: %w", err))
-			return
-		}
-		w.Header().Set("Content-Type", "application/json")
-		w.Header().Set("Content-Length", strconv.Itoa(len(body)))
-		if _, err := w.Write(body); err != nil {
-			h.log.DebugContext(r.Context(), "answer not delivered", "path", r.URL.Path, "err", err)
-		}
+		h.reply(w, r, out, err)
 	})
+}
+
+// reply answers with a document, with nothing if out is nil, or with an error.
+func (h handler) reply(w http.ResponseWriter, r *http.Request, out any, err error) {
+	if err != nil {
+		h.fail(w, r, err)
+		return
+	}
+	if out == nil {
+		w.WriteHeader(http.StatusNoContent)
+		return
+	}
+	body, err := json.Marshal(out)
+	if err != nil {
+		h.fail(w, r, fmt.Errorf("encode the answer: %w", err))
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
+	if _, err := w.Write(body); err != nil {
+		h.log.DebugContext(r.Context(), "answer not delivered", "path", r.URL.Path, "err", err)
+	}
 }
 
 func (h handler) fail(w http.ResponseWriter, r *http.Request, err error) {

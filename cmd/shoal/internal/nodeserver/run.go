@@ -62,6 +62,8 @@ type server struct {
 	meter  *meter
 	events *publisher
 	coders coders
+	// remotes opens what speaks to the remote of a bucket; nil if there is nothing.
+	remotes func(core.BucketName, core.RemoteSettings) (core.Backend, error)
 
 	clientTLS *tls.Config
 }

@@ -3,9 +3,7 @@ package nodeserver
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"iter"
 	"slices"
 	"sync"
 	"time"
@@ -457,106 +455,6 @@ func (c clusterService) awaitDisk(ctx context.Context, node core.NodeID, name st
 		case <-ctx.Done():
 			return d, fmt.Errorf("disk %s/%s is not in use yet: %w: %w", node, name, core.ErrUnavailable, context.Cause(ctx))
 		}
-	}
-}
-
-// bucketService is api/server's view of buckets.
-type bucketService struct{ s *server }
-
-func (b bucketService) objects() *engine.Objects { return b.s.node.Objects() }
-
-// Buckets is part of apiserver.BucketService.
-func (b bucketService) Buckets(ctx context.Context, provider core.Provider, _ bool) ([]api.Bucket, error) {
-	all, err := b.objects().Buckets(ctx)
-	if err != nil {
-		return nil, err
-	}
-	out := []api.Bucket{}
-	for _, x := range all {
-		if provider == "" || x.Name.Provider == provider {
-			out = append(out, api.BucketOf(x))
-		}
-	}
-	slices.SortFunc(out, func(a, b api.Bucket) int {
-		if a.URI < b.URI {
-			return -1
-		}
-		return 1
-	})
-	return out, nil
-}
-
-// Bucket is part of apiserver.BucketService.
-func (b bucketService) Bucket(ctx context.Context, name core.BucketName) (api.Bucket, error) {
-	x, err := b.objects().BucketNamed(ctx, name)
-	return api.BucketOf(x), err
-}
-
-// CreateBucket is part of apiserver.BucketService.
-func (b bucketService) CreateBucket(ctx context.Context, name core.BucketName, in api.CreateBucket) (api.Bucket, error) {
-	policy := in.Props.Apply(b.s.node.PolicyFor(in.Props.Scheme))
-	x, err := b.objects().CreateBucket(ctx, name, &policy, in.Alias)
-	if errors.Is(err, core.ErrExists) && in.IfAbsent {
-		x, err = b.objects().BucketNamed(ctx, name)
-	}
-	return api.BucketOf(x), err
-}
-
-// SetBucket is part of apiserver.BucketService.
-func (b bucketService) SetBucket(ctx context.Context, name core.BucketName, in api.SetBucket) (api.Bucket, error) {
-	x, err := b.objects().BucketNamed(ctx, name)
-	if err != nil {
-		return api.Bucket{}, err
-	}
-	x, err = b.objects().SetBucket(ctx, x.ID, func(x *core.Bucket) {
-		x.Policy = in.Props.Apply(x.Policy)
-		if in.Alias != "" {
-			x.Alias = in.Alias
-		}
-	})
-	return api.BucketOf(x), err
-}
-
-// DeleteBucket is part of apiserver.BucketService.
-func (b bucketService) DeleteBucket(ctx context.Context, name core.BucketName) error {
-	x, err := b.objects().BucketNamed(ctx, name)
-	if err != nil {
-		return err
-	}
-	return b.objects().DeleteBucket(ctx, x.Alias)
-}
-
-// Summary is part of apiserver.BucketService.
-func (b bucketService) Summary(ctx context.Context, name core.BucketName, _ api.Presence) (api.Summary, error) {
-	out := api.Summary{Bucket: name.String(), Accessible: true}
-	for o, err := range b.Objects(ctx, name, apiserver.ListOptions{}) {
-		if err != nil {
-			return out, err
-		}
-		out.Present.Objects++
-		out.Present.Bytes += o.Size
-	}
-	return out, nil
-}
-
-// Objects is part of apiserver.BucketService.
-func (b bucketService) Objects(ctx context.Context, name core.BucketName, o apiserver.ListOptions) iter.Seq2[api.Object, error] {
-	return func(yield func(api.Object, error) bool) {
-		x, err := b.objects().BucketNamed(ctx, name)
-		if err != nil {
-			yield(api.Object{}, err)
-			return
-		}
-		if o.Presence == api.NotCached {
-			return // everything in a bucket of the cluster's own is present
-		}
-		b.s.node.ListAll(ctx, x, o.Prefix, o.After, o.NamesOnly, func(key string, rec *core.Record, err error) bool {
-			if err != nil {
-				yield(api.Object{}, err)
-				return false
-			}
-			return yield(api.Object{Name: key, Size: rec.Size, ETag: rec.ETag, Cached: true, Modified: rec.Modified}, nil)
-		})
 	}
 }
 
