@@ -102,7 +102,8 @@ func (q *request) createBucket(ctx context.Context) error {
 			return bad("IllegalLocationConstraintException", "The "+place+" location constraint is incompatible for the region specific endpoint this request was sent to.")
 		}
 	}
-	_, err = q.objects.CreateBucket(ctx, core.BucketName{Provider: core.Shoal, Name: q.alias}, nil, "")
+	// It is found again by that name, so it must be its alias, too.
+	_, err = q.objects.CreateBucket(ctx, core.BucketName{Provider: core.Shoal, Name: q.alias}, nil, q.alias)
 	if err != nil {
 		return err
 	}
@@ -118,8 +119,13 @@ func (q *request) headBucket() error {
 	return nil
 }
 
-// deleteBucket serves DeleteBucket.
+// deleteBucket serves DeleteBucket. Nothing of a remote is ever removed by it,
+// so it does not say that it was.
 func (q *request) deleteBucket(ctx context.Context) error {
+	if q.bucket.Name.Remote() {
+		return refuse(http.StatusConflict, "InvalidBucketState", "This bucket is "+q.bucket.Name.String()+
+			", which a remote keeps: it is not removed through this cluster. (shoal bucket rm makes the cluster forget it.)")
+	}
 	if err := q.objects.DeleteBucket(ctx, q.alias); err != nil {
 		return err
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net/http"
 	"strconv"
 	"unicode/utf8"
@@ -117,6 +118,8 @@ func (q *request) translate(err error) *sigv4.Error {
 	}
 	has := func(target error) bool { return errors.Is(err, target) }
 	switch {
+	case has(core.ErrNoSuchBucket) && q.bucket.Name.Remote():
+		return e(http.StatusNotFound, "NoSuchBucket", "The specified bucket does not exist: "+err.Error())
 	case has(core.ErrNoSuchBucket):
 		return e(http.StatusNotFound, "NoSuchBucket", "The specified bucket does not exist")
 	case has(core.ErrNoSuchUpload):
@@ -146,7 +149,13 @@ func (q *request) translate(err error) *sigv4.Error {
 	case has(core.ErrTooLarge):
 		return e(http.StatusBadRequest, "EntityTooLarge", "Your proposed upload exceeds the maximum allowed size")
 	case has(core.ErrPermission):
-		return e(http.StatusForbidden, "AccessDenied", "Access Denied")
+		// Who sends this request may do so; the account may not by which the
+		// cluster reaches a remote.
+		return e(http.StatusForbidden, "AccessDenied", "Access Denied by the remote, to the account of this cluster there: "+err.Error())
+	case has(core.ErrWrongRegion):
+		return e(http.StatusConflict, "InvalidBucketState", "The cluster asks the remote in the wrong region: "+err.Error())
+	case has(errors.ErrUnsupported):
+		return e(http.StatusNotImplemented, "NotImplemented", "This is not supported: "+err.Error())
 	case has(core.ErrInvalid):
 		return e(http.StatusBadRequest, "InvalidArgument", "Invalid Argument: "+err.Error())
 	}
@@ -158,6 +167,8 @@ func (q *request) translate(err error) *sigv4.Error {
 func (q *request) translateFault(err error, e func(int, string, string) *sigv4.Error) *sigv4.Error {
 	has := func(target error) bool { return errors.Is(err, target) }
 	switch {
+	case has(core.ErrThrottled):
+		return e(http.StatusServiceUnavailable, "SlowDown", "Please reduce your request rate.")
 	case has(core.ErrUnknownOutcome):
 		return e(http.StatusServiceUnavailable, "ServiceUnavailable", "The write may or may not take effect. Please try again.")
 	case has(core.ErrNoSpace):
@@ -183,9 +194,19 @@ func (q *request) fail(ctx context.Context, err error) {
 	case http.StatusRequestedRangeNotSatisfiable:
 		e = q.rangeDetails(ctx, e)
 	case http.StatusServiceUnavailable:
-		q.set("Retry-After", "1")
+		q.set("Retry-After", retryAfter(e.Cause))
 	}
 	_ = q.writeXML(e.Status, q.errorDocument(e))
+}
+
+// retryAfter is the header of that name, in seconds: as a remote has said, at
+// least 1, at most 60.
+func retryAfter(err error) string {
+	seconds := 1.0
+	if later, ok := errors.AsType[core.RetryAfter](err); ok {
+		seconds = min(max(math.Ceil(later.RetryAfter().Seconds()), 1), 60)
+	}
+	return strconv.Itoa(int(seconds))
 }
 
 // notModified answers 304 with the headers that a cache wants, if the object

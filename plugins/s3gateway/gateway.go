@@ -234,6 +234,9 @@ func (q *request) serveObject(ctx context.Context) error {
 	if q.bucket, err = q.objects.Bucket(ctx, q.alias); err != nil {
 		return err
 	}
+	if err := q.checkStorageClass(); err != nil {
+		return err
+	}
 	sub := q.subresource()
 	if f := q.operation(sub); f != nil {
 		return f(q, ctx)

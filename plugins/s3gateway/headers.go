@@ -52,15 +52,6 @@ func checkHeader(name, value string) error {
 			return nil
 		}
 		return bad("AccessControlListNotSupported", "The bucket does not allow ACLs")
-	case "X-Amz-Storage-Class":
-		switch value {
-		case "STANDARD", "":
-			return nil
-		case "REDUCED_REDUNDANCY", "STANDARD_IA", "ONEZONE_IA", "INTELLIGENT_TIERING", "GLACIER", "DEEP_ARCHIVE",
-			"OUTPOSTS", "GLACIER_IR", "SNOW", "EXPRESS_ONEZONE", "FSX_OPENZFS":
-			return errNotImplemented("the storage class " + value + " (a bucket's scheme says how its objects are kept)")
-		}
-		return bad("InvalidStorageClass", "The storage class you specified is not valid", sigv4.Detail{Name: "StorageClassRequested", Value: value})
 	case "X-Amz-Expected-Bucket-Owner", "X-Amz-Source-Expected-Bucket-Owner":
 		if value != ownerID {
 			return refuse(http.StatusForbidden, "AccessDenied", "Access Denied: the bucket's owner is \""+ownerID+"\".")
@@ -78,6 +69,23 @@ func checkHeader(name, value string) error {
 		return errNotImplemented("the header " + strings.ToLower(name))
 	}
 	return checkHeaderFamily(name)
+}
+
+// checkStorageClass refuses the storage class of an object in a bucket of the
+// cluster's own. To a remote it goes as it is.
+func (q *request) checkStorageClass() error {
+	value := first(q.r.Header, "X-Amz-Storage-Class")
+	if q.bucket.Name.Remote() {
+		return nil
+	}
+	switch value {
+	case "STANDARD", "":
+		return nil
+	case "REDUCED_REDUNDANCY", "STANDARD_IA", "ONEZONE_IA", "INTELLIGENT_TIERING", "GLACIER", "DEEP_ARCHIVE",
+		"OUTPOSTS", "GLACIER_IR", "SNOW", "EXPRESS_ONEZONE", "FSX_OPENZFS":
+		return errNotImplemented("the storage class " + value + " (a bucket's scheme says how its objects are kept)")
+	}
+	return bad("InvalidStorageClass", "The storage class you specified is not valid", sigv4.Detail{Name: "StorageClassRequested", Value: value})
 }
 
 func checkHeaderFamily(name string) error {
@@ -115,6 +123,10 @@ func (q *request) describeUpload(o *core.PutOptions) error {
 			keep(&o.Headers, name, values[0])
 		case "Content-Encoding":
 			keep(&o.Headers, name, withoutChunked(strings.Join(values, ",")))
+		case "X-Amz-Storage-Class":
+			if q.bucket.Name.Remote() {
+				keep(&o.Headers, name, values[0])
+			}
 		case "X-Amz-Tagging":
 			tags, err := parseTagging(values[0])
 			if err != nil {

@@ -18,6 +18,10 @@ const copyBuffer = 128 << 10
 // getOptions reads what GET and HEAD ask for.
 func (q *request) getOptions() (core.GetOptions, error) {
 	o := core.GetOptions{Conditions: readConditions(q.r.Header, ""), SendFile: q.r.TLS == nil}
+	var err error
+	if o.Latest, o.Sync, err = q.latest(); err != nil {
+		return o, err
+	}
 	header := first(q.r.Header, "Range")
 	if v, ok := q.query.Lookup("partNumber"); ok {
 		if header != "" {
@@ -32,6 +36,24 @@ func (q *request) getOptions() (core.GetOptions, error) {
 		o.Range = parseRange(header)
 	}
 	return o, nil
+}
+
+// latest reads whether a read asks the remote first: the header X-Shoal-Latest,
+// or for who cannot send one the parameter x-shoal-latest.
+func (q *request) latest() (latest, sync bool, err error) {
+	value := first(q.r.Header, "X-Shoal-Latest")
+	if value == "" {
+		value = q.query.Get("x-shoal-latest")
+	}
+	switch value {
+	case "", "false":
+		return false, false, nil
+	case "true":
+		return true, false, nil
+	case "sync":
+		return true, true, nil
+	}
+	return false, false, errInvalidArgument("x-shoal-latest", value, "x-shoal-latest must be true, sync or false")
 }
 
 func parsePartNumber(v string) (int, error) {
