@@ -61,7 +61,7 @@ type Options struct {
 	// default. Further ones fail with ErrUnavailable and ErrNotSent. Twice as
 	// many connections for streams are accepted from a node.
 	MaxStreams int
-	// IdleStreams is the number of unused stream connections kept per node, 16
+	// IdleStreams is the number of unused stream connections kept per node, 64
 	// by default, and IdleTimeout how long, one minute by default.
 	IdleStreams int
 	IdleTimeout time.Duration
@@ -108,7 +108,7 @@ func (o Options) withDefaults() (Options, error) {
 	orDefault(&o.MaxCalls, 1024)
 	orDefault(&o.MaxHandlers, 256)
 	orDefault(&o.MaxStreams, 512)
-	orDefault(&o.IdleStreams, 16)
+	orDefault(&o.IdleStreams, 64)
 	orDefault(&o.IdleTimeout, time.Minute)
 	orDefault(&o.Ping, time.Second)
 	orDefault(&o.Timeout, 3500*time.Millisecond)

@@ -210,3 +210,54 @@ func TestStream(t *testing.T) {
 type failingWriter struct{ err error }
 
 func (w failingWriter) Write([]byte) (int, error) { return 0, w.err }
+
+// TestShardsCloseInOrder: a stream that is closed before its context ends leaves
+// its connection to the next one.
+func TestShardsCloseInOrder(t *testing.T) {
+	env := shardio.NewEnv(shardio.Options{Clock: schemetest.Clock{}})
+	stores := []*openedStore{{}, {}}
+	extent := core.Extent{Size: 10, Scheme: core.Mirror(2), Places: []core.Place{{Disk: 1}, {Disk: 2}}}
+	s := env.NewShards(t.Context(), core.ReadSpec{Extent: extent, Src: []core.Store{stores[0], stores[1]}}, 10, []int{0, 1})
+	if err := s.OpenSome(t.Context(), 2); err != nil {
+		t.Fatal(err)
+	}
+	for i, st := range stores {
+		if err := st.opened.Err(); err != nil {
+			t.Errorf("shard %d: the context of the open shard has ended: %v", i, err)
+		}
+	}
+	s.Close()
+	env.Wait()
+	for i, st := range stores {
+		switch {
+		case !st.closed:
+			t.Errorf("shard %d was not closed", i)
+		case st.atClose != nil:
+			t.Errorf("shard %d was cancelled before it was closed: %v", i, st.atClose)
+		case st.opened.Err() == nil:
+			t.Errorf("shard %d: its context has not ended", i)
+		}
+	}
+}
+
+// openedStore is a store and its one shard.
+type openedStore struct {
+	core.Store
+	opened  context.Context //nolint:containedctx // it is what is tested
+	closed  bool
+	atClose error
+}
+
+func (s *openedStore) Open(ctx context.Context, _ core.ShardID) (core.ShardReader, error) {
+	s.opened = ctx
+	return s, nil
+}
+
+func (*openedStore) Size() int64 { return 10 }
+
+func (*openedStore) ReadAt(context.Context, []byte, int64) (int, error) { return 0, io.EOF }
+
+func (s *openedStore) Close() error {
+	s.closed, s.atClose = true, s.opened.Err()
+	return nil
+}

@@ -330,9 +330,11 @@ func newOpenShard(r core.ShardReader, cancel context.CancelFunc) *openShard {
 	return o
 }
 
+// close ends the reader before its context: a stream that is closed in order
+// leaves its connection to the next one, one that is cancelled does not.
 func (o *openShard) close() {
-	o.cancel()
 	_ = o.r.Close()
+	o.cancel()
 }
 
 // acquire returns the shard opened; the caller must release it.
