@@ -255,6 +255,9 @@ func (x *exchange) answer() {
 		code = usualCode(x.p.kind, status)
 	}
 	body, kind := errorBody(x.p.kind, status, code)
+	if b := x.t.fault.Body; b != "" {
+		body, kind = b, "text/plain"
+	}
 	h := x.w.Header()
 	h.Set("Content-Type", kind)
 	if a := x.t.fault.RetryAfter; a > 0 {

@@ -74,6 +74,8 @@ type Rule struct {
 	// in the answer's body, by default the usual one of the status.
 	Status int
 	Code   string
+	// Body, if not "", is the answer's body instead, of no particular type.
+	Body string
 	// RetryAfter, if not 0, is sent with it, in whole seconds.
 	RetryAfter time.Duration
 	// At is where a body breaks, in bytes.
