@@ -158,6 +158,16 @@ func newSelector(s *Spec) (*selector, error) {
 	return sel, nil
 }
 
+// Selects returns what decides whether the job is about a key, by prefix, list,
+// template and regular expression.
+func (s *Spec) Selects() (func(key string) bool, error) {
+	sel, err := newSelector(s)
+	if err != nil {
+		return nil, err
+	}
+	return sel.takes, nil
+}
+
 // takes says whether the job is about a key.
 func (s *selector) takes(key string) bool {
 	if !strings.HasPrefix(key, s.prefix) || s.regex != nil && !s.regex.MatchString(key) {

@@ -179,7 +179,7 @@ func (b bucketService) remote(ctx context.Context, x core.Bucket, o apiserver.Li
 		most = min(most, o.Max)
 	}
 	for after := o.After; ; {
-		page, err := k.List(ctx, remoteName(x.Name, x.Remote), core.RemoteListOptions{Prefix: o.Prefix, After: after, Max: most})
+		page, err := listRemote(ctx, k, x, core.RemoteListOptions{Prefix: o.Prefix, After: after, Max: most})
 		if err != nil {
 			yield(api.Object{}, remoteError(x.Name, err))
 			return

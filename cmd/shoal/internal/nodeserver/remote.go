@@ -154,6 +154,17 @@ func remoteError(name core.BucketName, err error) error {
 	return e
 }
 
+// listRemote lists a page. A remote that does not answer in time is told of
+// rather than waited for.
+func listRemote(ctx context.Context, k core.Backend, x core.Bucket, o core.RemoteListOptions) (core.RemoteListing, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, 3*accessPatience, errNoAnswer)
+	defer cancel()
+	if o.Max == 0 {
+		o.Max = max(k.Abilities().PageSize, 1)
+	}
+	return k.List(ctx, remoteName(x.Name, x.Remote), o)
+}
+
 // accountList is what one account may list.
 type accountList struct {
 	buckets []core.BucketName

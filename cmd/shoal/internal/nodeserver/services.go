@@ -488,11 +488,11 @@ func (j jobService) StartJob(ctx context.Context, in api.JobSpec) (api.Job, erro
 		}
 		spec.Unavailable = d
 	}
-	switch {
-	case in.Latest || in.Sync:
-		return api.Job{}, api.NotBuilt("--latest and --sync, which need remote buckets")
-	case len(in.Args) > 0:
+	if len(in.Args) > 0 {
 		return api.Job{}, fmt.Errorf("%s takes no further arguments: %w", in.Kind, core.ErrInvalid)
+	}
+	if err := j.prepareRemotes(ctx, &in, &spec); err != nil {
+		return api.Job{}, err
 	}
 	x, err := j.s.jobs.Start(ctx, spec)
 	return jobOf(x), err

@@ -109,7 +109,7 @@ func (c *counting) remote(ctx context.Context, x core.Bucket) error {
 		if pages == fewPages && !c.o.All {
 			return nil
 		}
-		page, err := c.page(ctx, k, x, after)
+		page, err := listRemote(ctx, k, x, core.RemoteListOptions{After: after})
 		if err != nil {
 			return err
 		}
@@ -127,14 +127,6 @@ func (c *counting) remote(ctx context.Context, x core.Bucket) error {
 			c.report(after)
 		}
 	}
-}
-
-// page lists a page. A remote that does not answer in time is told of rather
-// than waited for.
-func (c *counting) page(ctx context.Context, k core.Backend, x core.Bucket, after string) (core.RemoteListing, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, 3*accessPatience, errNoAnswer)
-	defer cancel()
-	return k.List(ctx, remoteName(x.Name, x.Remote), core.RemoteListOptions{After: after, Max: max(k.Abilities().PageSize, 1)})
 }
 
 // report says now and then how far the counting is.
