@@ -296,11 +296,26 @@ func (o *options) printPerformance(parts []api.NodePerformance) error {
 				formatLatency(op.P50), formatLatency(op.P90), formatLatency(op.P99), formatLatency(op.Max))
 		}
 	}
-	if len(t.rows) == 0 {
+	remotes := newTable("NODE", "BACKEND", "REQUEST", ">REQUESTS/S", ">IN", ">OUT", ">ERRORS", ">THROTTLED", ">IN FLIGHT", ">WAITING")
+	for _, part := range parts {
+		for _, r := range part.Remotes {
+			remotes.add(nodeName(part.Node), r.Backend, r.Op, formatCount(r.Rate), formatRate(r.BytesIn), formatRate(r.BytesOut), strconv.FormatInt(r.Errors, 10),
+				strconv.FormatInt(r.Throttled, 10), strconv.Itoa(r.InFlight), strconv.Itoa(r.Waiting))
+		}
+	}
+	switch {
+	case len(t.rows) == 0 && len(remotes.rows) == 0:
 		fmt.Fprintln(o.out, "No operations of late.")
 		return nil
+	case len(remotes.rows) == 0:
+		return o.printTable(t)
+	case len(t.rows) > 0:
+		if err := o.printTable(t); err != nil {
+			return err
+		}
+		fmt.Fprintln(o.out)
 	}
-	return o.printTable(t)
+	return o.printTable(remotes)
 }
 
 func (o *options) printSeries(parts []api.NodePerformance) error {

@@ -21,8 +21,26 @@ type Performance struct {
 type NodePerformance struct {
 	Node core.NodeID     `json:"node"`
 	Ops  []OpPerformance `json:"ops"`
+	// Remotes are the requests to the remotes of buckets.
+	Remotes []RemotePerformance `json:"remotes,omitempty"`
 	// Series are the last minutes, oldest first.
 	Series []Sample `json:"series,omitempty"`
+}
+
+// RemotePerformance is about one kind of request to one backend.
+type RemotePerformance struct {
+	Backend string `json:"backend"`
+	Op      string `json:"op"`
+	Count   int64  `json:"count"` // in the window, repetitions included
+	Errors  int64  `json:"errors"`
+	// Throttled are those that the backend answered by asking for fewer.
+	Throttled int64   `json:"throttled"`
+	Rate      float64 `json:"rate"`      // requests per second
+	BytesIn   float64 `json:"bytes_in"`  // per second, from the remote
+	BytesOut  float64 `json:"bytes_out"` // per second, to it
+	// InFlight are under way now, Waiting wait for their turn.
+	InFlight int `json:"in_flight"`
+	Waiting  int `json:"waiting"`
 }
 
 // OpPerformance is about one kind of operation: get, put, head, delete, list,

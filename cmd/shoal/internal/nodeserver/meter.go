@@ -25,6 +25,7 @@ type meter struct {
 	mu      sync.Mutex
 	seconds []*second // oldest first, the last one under way
 	totals  map[string]*opTotal
+	remotes remoteMeter
 }
 
 // second is what happened in one second.
@@ -58,6 +59,7 @@ func newSecond(at time.Time) *second { return &second{at: at, ops: map[string]*o
 func (m *meter) run(ctx context.Context) error {
 	for m.clock.Wait(ctx, time.Second) == nil {
 		m.mu.Lock()
+		m.remotes.turn()
 		m.seconds = append(m.seconds, newSecond(m.clock.Now()))
 		if k := len(m.seconds) - int(history/time.Second); k > 0 {
 			m.seconds = slices.Delete(m.seconds, 0, k)
@@ -105,7 +107,7 @@ func (m *meter) done(op string, began time.Time, in, out int64, err error) {
 func (m *meter) performance() api.NodePerformance {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	out := api.NodePerformance{Node: m.node}
+	out := api.NodePerformance{Node: m.node, Remotes: m.remotes.performance()}
 	recent := m.seconds[max(0, len(m.seconds)-1-int(window/time.Second)) : len(m.seconds)-1]
 	sums := map[string]*opSecond{}
 	for _, s := range recent {
@@ -194,7 +196,7 @@ func totalPerformance(nodes []api.NodePerformance) api.NodePerformance {
 			t.P99 = max(t.P99, p.P99)
 		}
 	}
-	var out api.NodePerformance
+	out := api.NodePerformance{Remotes: totalRemotes(nodes)}
 	for _, t := range sums {
 		out.Ops = append(out.Ops, *t)
 	}

@@ -38,6 +38,7 @@ func (c *nodeCollector) Collect(ch chan<- prometheus.Metric) {
 	ch <- prometheus.MustNewConstMetric(desc("reconcile_slot_scans_total", "Times that reconcile went over the objects of a slot."), prometheus.CounterValue, float64(st.Scans))
 	ch <- prometheus.MustNewConstMetric(desc("sendfile_bytes_total", "Bytes of object data that went from files to clients unverified, for buckets with sendfile=on."), prometheus.CounterValue, float64(st.SentFiles))
 	ch <- prometheus.MustNewConstMetric(desc("protocol_alarms_total", "Violations that an operator must look at."), prometheus.CounterValue, float64(st.Alarms))
+	c.collectRemotes(ch)
 	m := c.s.meter
 	m.mu.Lock()
 	defer m.mu.Unlock()
