@@ -12,6 +12,7 @@ import (
 
 	"github.com/shoalstore/shoal/cmd/shoal/internal/devcluster"
 	"github.com/shoalstore/shoal/config"
+	"github.com/shoalstore/shoal/core"
 	"github.com/shoalstore/shoal/plugins/api"
 	"github.com/shoalstore/shoal/plugins/api/client"
 )
@@ -60,8 +61,14 @@ func newDevUpCommand(d *devFlags) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "up",
 		Short: "Start a cluster; a new one, or the one that exists",
-		Long:  "Without -d it stays in the foreground and Ctrl-C ends the cluster. Node i serves clients on the base port + i - 1.",
-		Args:  exactly(0),
+		Long: `Without -d it stays in the foreground and Ctrl-C ends the cluster. Node i serves clients on the base port + i - 1.
+With --backend the nodes ask that endpoint for the provider's buckets. Their credentials there are those of the
+environment from which they are started, as the provider's SDK finds them (AWS_ACCESS_KEY_ID, AWS_PROFILE ...) or as
+SHOAL_BACKENDS_S3_ACCESS_KEY and the like say; what "shoal dev env" sets for clients is left out. gs=URL is asked
+without credentials, as an emulator wants it.`,
+		Example: `  shoal dev up -d --nodes 5 --disks 3
+  AWS_ACCESS_KEY_ID=key AWS_SECRET_ACCESS_KEY=secret shoal dev up -d --backend s3=http://127.0.0.1:9000 --backend gs=http://127.0.0.1:4443`,
+		Args: exactly(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			u.plan.Fixed = cmd.Flags().Changed("nodes") || cmd.Flags().Changed("disks")
 			return u.run(cmd.Context())
@@ -80,7 +87,8 @@ func newDevUpCommand(d *devFlags) *cobra.Command {
 func (u *upFlags) run(ctx context.Context) error {
 	for _, b := range u.backends {
 		provider, address, ok := strings.Cut(b, "=")
-		if _, err := url.Parse(address); !ok || err != nil || address == "" {
+		where, err := url.Parse(address)
+		if !ok || err != nil || where.Host == "" || provider != string(core.S3) && provider != string(core.GCS) {
 			return usagef("--backend %q: want s3=URL or gs=URL", b)
 		}
 		u.plan.Backends = append(u.plan.Backends, devcluster.Backend{Provider: provider, URL: address})

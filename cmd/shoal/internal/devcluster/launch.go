@@ -77,10 +77,11 @@ func nodeEnv(env []string) []string {
 	for _, e := range env {
 		name, _, _ := strings.Cut(e, "=")
 		switch {
-		case strings.HasPrefix(name, "SHOAL_LOG_"), strings.HasPrefix(name, "SHOAL_LIMITS_"), strings.HasPrefix(name, "SHOAL_DEFAULTS_"):
+		case strings.HasPrefix(name, "SHOAL_LOG_"), strings.HasPrefix(name, "SHOAL_LIMITS_"), strings.HasPrefix(name, "SHOAL_DEFAULTS_"),
+			strings.HasPrefix(name, "SHOAL_BACKENDS_"):
 		case strings.HasPrefix(name, "SHOAL_"), strings.HasPrefix(name, "NATS_"):
 			continue
-		case dev && (name == "AWS_ACCESS_KEY_ID" || name == "AWS_SECRET_ACCESS_KEY" || name == "AWS_ENDPOINT_URL" || name == "AWS_REGION"):
+		case dev && (name == "AWS_ACCESS_KEY_ID" || name == "AWS_SECRET_ACCESS_KEY" || name == "AWS_SESSION_TOKEN" || name == "AWS_ENDPOINT_URL" || name == "AWS_REGION"):
 			continue
 		}
 		out = append(out, e)
