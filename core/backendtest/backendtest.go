@@ -70,7 +70,7 @@ type Failing struct {
 // Run runs the whole suite.
 func Run(t *testing.T, o Options) {
 	if o.NoSuchBucket == "" {
-		o.NoSuchBucket = "no-such-bucket-" + strings.ToLower(rand.Text())[:12]
+		o.NoSuchBucket = newName("no-such-bucket")
 	}
 	for _, g := range groups() {
 		t.Run(g.name, func(t *testing.T) {
@@ -93,6 +93,9 @@ func Run(t *testing.T, o Options) {
 		}
 	})
 }
+
+// newName is the name of a bucket that nobody has.
+func newName(prefix string) string { return prefix + "-" + strings.ToLower(rand.Text())[:12] }
 
 type group struct {
 	name string

@@ -150,6 +150,7 @@ const racers = 6
 
 func (s *suite) testRace(t *testing.T, w write) {
 	var v core.RemoteVersion
+	key := "raced by " + w.name
 	for round := range 12 {
 		c := only(v)
 		if round == 0 {
@@ -161,7 +162,7 @@ func (s *suite) testRace(t *testing.T, w write) {
 		var wg sync.WaitGroup
 		for i := range racers {
 			bodies[i] = random(100 + i)
-			wg.Go(func() { objs[i], errs[i] = w.do(t, "raced", bodies[i], c) })
+			wg.Go(func() { objs[i], errs[i] = w.do(t, key, bodies[i], c) })
 		}
 		wg.Wait()
 		winner := -1
@@ -178,7 +179,7 @@ func (s *suite) testRace(t *testing.T, w write) {
 		if winner < 0 {
 			t.Fatalf("round %d: none took effect: %v", round, errs)
 		}
-		s.want(t, "raced", bodies[winner])
+		s.want(t, key, bodies[winner])
 		v = objs[winner].Version
 	}
 }

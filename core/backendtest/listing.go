@@ -185,7 +185,13 @@ func testListing(t *testing.T, s *suite) {
 							continue
 						}
 						o := core.RemoteListOptions{Prefix: prefix, Delimiter: delimiter, After: after, Until: until, Max: most}
-						if got, want := s.listAll(t, o), model(keys, o); !slices.Equal(got, want) {
+						got, want := s.listAll(t, o), model(keys, o)
+						// Servers differ about a prefix that has what they begin after.
+						within := func(k string) bool {
+							return delimiter != "" && strings.HasSuffix(k, delimiter) && strings.HasPrefix(after, k)
+						}
+						got, want = slices.DeleteFunc(got, within), slices.DeleteFunc(want, within)
+						if !slices.Equal(got, want) {
 							t.Errorf("list %+v:\n got %q\nwant %q", o, got, want)
 						}
 					}
