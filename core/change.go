@@ -55,7 +55,9 @@ type Change struct {
 	Voters []Voter    `json:"voters,omitempty"`
 	Bucket *Bucket    `json:"bucket,omitempty"`
 	State  string     `json:"state,omitempty"`
-	Weight *float64   `json:"weight,omitempty"`
-	Zone   *string    `json:"zone,omitempty"`
-	Count  int        `json:"count,omitempty"`
+	// Reason says, for people, why a disk fails.
+	Reason string   `json:"reason,omitempty"`
+	Weight *float64 `json:"weight,omitempty"`
+	Zone   *string  `json:"zone,omitempty"`
+	Count  int      `json:"count,omitempty"`
 }

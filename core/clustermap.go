@@ -89,6 +89,8 @@ type Disk struct {
 	// Weight is the disk's share of data, by default its capacity in GiB.
 	Weight float64   `json:"weight"`
 	State  DiskState `json:"state"`
+	// Reason says why the disk is not ok, for people.
+	Reason string    `json:"reason,omitempty"`
 	Since  time.Time `json:"since"`
 }
 

@@ -135,7 +135,7 @@ func (d *draft) addDisk(c *core.Change) error {
 		return fmt.Errorf("disk %s is disk %d of node %s; move it if it was put into node %s: %w",
 			k.UUID, known.ID, known.Node, n.ID, core.ErrExists)
 	}
-	known.Node, known.State, known.Since = n.ID, core.DiskOK, d.now
+	known.Node, known.State, known.Since, known.Reason = n.ID, core.DiskOK, d.now, ""
 	if k.Name != "" {
 		known.Name = k.Name
 	}
@@ -177,13 +177,13 @@ func (d *draft) diskState(c *core.Change) error {
 	state := core.DiskState(c.State)
 	switch state {
 	case core.DiskFailed:
-		return d.fail(&core.Change{Kind: core.ChangeFail, Disk: c.Disk})
+		return d.fail(&core.Change{Kind: core.ChangeFail, Disk: c.Disk, Reason: c.Reason})
 	case core.DiskNew, core.DiskOK, core.DiskDetached:
 	default:
 		return fmt.Errorf("disk %d: no such state %q: %w", k.ID, c.State, core.ErrInvalid)
 	}
 	if k.State != state {
-		k.State, k.Since, d.dirty = state, d.now, true
+		k.State, k.Since, k.Reason, d.dirty = state, d.now, "", true
 	}
 	return nil
 }

@@ -75,7 +75,7 @@ func (d *draft) fail(c *core.Change) error {
 			return err
 		}
 		if k.State != core.DiskFailed {
-			k.State, k.Since, d.dirty = core.DiskFailed, d.now, true
+			k.State, k.Since, k.Reason, d.dirty = core.DiskFailed, d.now, c.Reason, true
 		}
 		d.failDisks([]core.DiskID{c.Disk})
 		return nil

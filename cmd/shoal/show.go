@@ -81,8 +81,8 @@ func (o *options) printCluster(s api.Cluster) error {
 	health := "healthy"
 	if !s.Healthy {
 		health = "degraded"
-		if len(s.Problems) > 0 {
-			health += ": " + strings.Join(s.Problems, "; ")
+		if len(s.Problems) == 1 {
+			health += ": " + s.Problems[0]
 		}
 	}
 	leader := s.NATSLeader
@@ -91,18 +91,46 @@ func (o *options) printCluster(s api.Cluster) error {
 	}
 	o.details(
 		"Cluster", s.ClusterID, "Health", health, "Epoch", fmt.Sprint(s.Epoch), "Bus leader", leader,
-		"Under-replicated", fmt.Sprintf("%d objects, %s", s.UnderReplicated.Objects, formatBytes(s.UnderReplicated.Bytes)),
+		"Under-replicated", describeLacking(s.UnderReplicated),
 		"Unavailable", fmt.Sprintf("%d objects", s.Unavailable.Objects), "Rebalance", describeRebalance(s.Rebalance),
 	)
+	if len(s.Problems) > 1 {
+		fmt.Fprintln(o.out, "\nProblems:")
+		for _, p := range s.Problems {
+			fmt.Fprintln(o.out, "  - "+p)
+		}
+	}
 	fmt.Fprintln(o.out)
 	return o.printNodes(s.Nodes)
+}
+
+// describeLacking writes how many objects lack redundancy, and how fast they get
+// it back.
+func describeLacking(l api.Lacking) string {
+	text := fmt.Sprintf("%d objects, %s", l.Objects, formatBytes(l.Bytes))
+	if l.Objects > 0 && l.Rate.Objects > 0 {
+		text += fmt.Sprintf(", %s objects/s, %s", formatCount(l.Rate.Objects), formatRate(l.Rate.Bytes))
+	}
+	return text + untilETA(l.ETA)
 }
 
 func describeRebalance(r api.Rebalance) string {
 	if r.MovedBytes == 0 && r.MinimumBytes == 0 {
 		return r.State
 	}
-	return fmt.Sprintf("%s, %s moved of at least %s", r.State, formatBytes(r.MovedBytes), formatBytes(r.MinimumBytes))
+	text := fmt.Sprintf("%s, %s moved of at least %s", r.State, formatBytes(r.MovedBytes), formatBytes(r.MinimumBytes))
+	if r.LeftBytes > 0 {
+		text += fmt.Sprintf(", %s left at %s", formatBytes(r.LeftBytes), formatRate(r.Rate))
+	}
+	return text + untilETA(r.ETA)
+}
+
+// untilETA writes how long something will take yet, nothing if that is unknown.
+func untilETA(t *time.Time) string {
+	if t == nil {
+		return ""
+	}
+	return ", ETA " + formatDuration(max(0, time.Until(*t)))
 }
 
 func (o *options) printNodes(nodes []api.Node) error {
@@ -221,11 +249,18 @@ func newShowRebalanceCommand(o *options) *cobra.Command {
 			return err
 		}
 		if o.json {
-			return o.printJSON(state.Rebalance)
+			return o.printJSON(struct {
+				api.Rebalance
+				UnderReplicated api.Lacking `json:"under_replicated"`
+			}{state.Rebalance, state.UnderReplicated})
 		}
 		r := state.Rebalance
-		o.details("State", r.State, "Moved", formatBytes(r.MovedBytes), "Minimum", formatBytes(r.MinimumBytes),
-			"Under-replicated", fmt.Sprintf("%d objects, %s", state.UnderReplicated.Objects, formatBytes(state.UnderReplicated.Bytes)))
+		left := ""
+		if r.LeftBytes > 0 {
+			left = fmt.Sprintf("%s at %s%s", formatBytes(r.LeftBytes), formatRate(r.Rate), untilETA(r.ETA))
+		}
+		o.details("State", r.State, "Moved", formatBytes(r.MovedBytes), "Minimum", formatBytes(r.MinimumBytes), "Left", left,
+			"Under-replicated", describeLacking(state.UnderReplicated))
 		return nil
 	})
 }

@@ -129,9 +129,10 @@ func (b *brake) sources(all []core.Store) []core.Store {
 	return out
 }
 
-// target puts the brake on writing to a store.
-func (b *brake) target(t core.Target) core.Target {
-	t.Store = &brakedStore{Store: t.Store, brake: b}
+// target puts the brake on writing to a store; wrote, if not nil, is told of the
+// bytes that it took.
+func (b *brake) target(t core.Target, wrote func(int64)) core.Target {
+	t.Store = &brakedStore{Store: t.Store, brake: b, wrote: wrote}
 	return t
 }
 
@@ -139,6 +140,7 @@ func (b *brake) target(t core.Target) core.Target {
 type brakedStore struct {
 	core.Store
 	brake *brake
+	wrote func(int64)
 }
 
 // Open is part of core.Store.
@@ -156,7 +158,7 @@ func (s *brakedStore) Create(ctx context.Context, m core.ShardMeta, size int64) 
 	if err != nil {
 		return nil, err
 	}
-	return &brakedWriter{ShardWriter: w, brake: s.brake, ctx: ctx}, nil
+	return &brakedWriter{ShardWriter: w, brake: s.brake, wrote: s.wrote, ctx: ctx}, nil
 }
 
 type brakedReader struct {
@@ -177,6 +179,7 @@ func (r *brakedReader) ReadAt(ctx context.Context, p []byte, off int64) (int, er
 type brakedWriter struct {
 	core.ShardWriter
 	brake *brake
+	wrote func(int64)
 	ctx   context.Context //nolint:containedctx // of Create, which bounds the writer
 }
 
@@ -184,6 +187,9 @@ type brakedWriter struct {
 func (w *brakedWriter) Write(p []byte) (int, error) {
 	began := w.brake.clock.Boot()
 	n, err := w.ShardWriter.Write(p)
+	if w.wrote != nil {
+		w.wrote(int64(n))
+	}
 	if err == nil {
 		err = w.brake.pay(w.ctx, n, w.brake.clock.Boot().Sub(began))
 	}

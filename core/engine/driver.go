@@ -38,6 +38,8 @@ type driver struct {
 	// not block or call back.
 	onChanges func([]core.Change)
 	onDisk    func(core.DiskID, error)
+	// onTaken is told of the batches that a disk has stored. It must not block.
+	onTaken func(core.DiskID, []slot.Persist)
 	// holdBack carries out what joiners wait for, in its turn; see brake.step.
 	holdBack func(ctx context.Context, f func()) (did bool, err error)
 
@@ -425,6 +427,7 @@ func (io *diskIO) apply(queue []slot.Persist) error {
 			return err
 		}
 	}
+	io.driver.onTaken(io.id, queue)
 	io.driver.step(func(n *slot.Node, now core.Instant) {
 		for i := range queue {
 			n.Persisted(now, queue[i].ID, nil)

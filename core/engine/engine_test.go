@@ -145,6 +145,12 @@ type testCluster struct {
 	nodes []*engine.Node
 	disks map[core.NodeID][]*disk.Disk
 	dirs  []string
+	late  []*disk.Disk // added while the cluster runs
+}
+
+// placed says whether nothing more is planned for the slot table.
+func (tc *testCluster) placed(m *core.Map) bool {
+	return len(placement.Plan(m, time.Now(), placement.State{Grace: time.Second})) == 0
 }
 
 func startCluster(t *testing.T, nodes, disks int) *testCluster {
@@ -221,6 +227,13 @@ func startClusterOf(t *testing.T, nodes, disks int, h hooks) *testCluster {
 		t.Fatal(err)
 	}
 	tc := &testCluster{net: net, disks: open, dirs: dirs}
+	t.Cleanup(func() { // once no node runs any more
+		for _, d := range tc.late {
+			if err := d.Close(); err != nil {
+				t.Error(err)
+			}
+		}
+	})
 	for _, member := range members {
 		voter := slot.VoterState{Key: "key-" + string(member.ID)}
 		if m.IsVoter(member.ID, voter.Key) {

@@ -86,7 +86,7 @@ func (n *Node) Repair(ctx context.Context, b core.BucketID, f *core.Found, deep 
 	if err != nil {
 		return fmt.Errorf("record of %q: %w", f.Key, err)
 	}
-	if lacks, _ := n.heal.needs(m, bucket, f.Key, rec); !deep && !lacks {
+	if need := n.heal.needs(m, bucket, f.Key, rec); !deep && !need.lacks && !need.moves {
 		return nil
 	}
 	err = n.heal.object(ctx, m, bucket, &f.Row, rec, deep)

@@ -122,6 +122,7 @@ func New(o Options) *Node {
 	n.garbage = newGarbage(n, o.Clock, o.Log)
 	n.heal = newReconciler(n)
 	n.driver.holdBack = n.heal.brake.step
+	n.driver.onTaken = n.heal.moves.tookAll
 	return n
 }
 
@@ -196,7 +197,7 @@ func (n *Node) Run(ctx context.Context) error {
 		n.driver.step(func(s *slot.Node, now core.Instant) { s.SeeMap(now, n.opt.Map) })
 	}
 	for _, f := range []func(context.Context){
-		n.keeper.watch, n.keeper.keep, n.keeper.run, n.garbage.run, n.heal.run, n.steward, n.register, n.sweep, n.stewardVoters, n.reclaim,
+		n.keeper.watch, n.keeper.keep, n.keeper.run, n.garbage.run, n.heal.run, n.heal.follow, n.steward, n.register, n.sweep, n.stewardVoters, n.reclaim,
 	} {
 		group.Go(func() { f(ctx) })
 	}

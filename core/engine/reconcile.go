@@ -31,7 +31,8 @@ type reconciler struct {
 	under       atomic.Int64 // objects that lack shards, as far as counted
 	underBytes  atomic.Int64
 	unavailable atomic.Int64
-	moved       atomic.Int64 // bytes of shards made
+	left        atomic.Int64 // bytes of shards to be made, as far as counted
+	moves       *moves
 	scans       atomic.Int64 // times that a slot was gone over
 	failures    atomic.Int64
 	pending     atomic.Bool // a pass is under way or due, or something waits
@@ -45,9 +46,16 @@ type reconciler struct {
 // slotHealth is what is known of an owned slot since it was last gone over.
 type slotHealth struct {
 	signature uint64
-	// under, underBytes and lost count its objects that lack shards, and of
-	// these those that cannot be read.
-	under, underBytes, lost int64
+	// wrong counts its objects that are not as they should be; under and
+	// underBytes of these those that lack shards, lost those that cannot be
+	// read. left are the bytes of shards that can be made now.
+	wrong, under, underBytes, lost, left int64
+	// inRecords and inRecordsBytes count the objects whose data is in their
+	// records: they lack redundancy while the slot has too few members.
+	inRecords, inRecordsBytes int64
+	// away counts, by disk, the objects that cannot be read for what is on it;
+	// nil if there are none.
+	away map[core.DiskID]int64
 	// again is when to go over it again though nothing has changed, 0 for
 	// never; tries counts how often that did not help.
 	again core.Instant
@@ -97,7 +105,7 @@ func retryAfter(tries int) time.Duration {
 
 func newReconciler(n *Node) *reconciler {
 	return &reconciler{
-		node: n, wake: make(chan struct{}, 1), brake: newBrake(n.clock, n.opt.ReconcileBandwidth),
+		node: n, wake: make(chan struct{}, 1), brake: newBrake(n.clock, n.opt.ReconcileBandwidth), moves: newMoves(n.clock),
 		slots: map[core.SlotID]*slotHealth{}, asked: map[askedKey]askedFor{},
 	}
 }
@@ -137,7 +145,7 @@ func (h *reconciler) wrote(s core.SlotID, rows []core.Row) {
 		return
 	}
 	x.written = x.written || x.counting
-	if x.recount == 0 && (lacks || x.under > 0) {
+	if x.recount == 0 && (lacks || x.wrong > 0) {
 		x.recount = h.recountAt()
 		h.poke()
 	}
@@ -315,18 +323,67 @@ func (h *reconciler) pass(ctx context.Context, m *core.Map) {
 	h.reconciled.Store(uint64(m.Epoch))
 }
 
-// sum adds up what the slots lack, and says whether that is nothing.
+// sum adds up what the slots lack, and says whether all is as it should be.
 func (h *reconciler) sum() bool {
-	var under, bytes, lost int64
+	var t slotHealth
 	h.mu.Lock()
 	for _, x := range h.slots {
-		under, bytes, lost = under+x.under, bytes+x.underBytes, lost+x.lost
+		t.wrong, t.under, t.underBytes = t.wrong+x.wrong, t.under+x.under, t.underBytes+x.underBytes
+		t.lost, t.left = t.lost+x.lost, t.left+x.left
 	}
 	h.mu.Unlock()
-	h.under.Store(under)
-	h.underBytes.Store(bytes)
-	h.unavailable.Store(lost)
-	return under == 0
+	h.under.Store(t.under)
+	h.underBytes.Store(t.underBytes)
+	h.unavailable.Store(t.lost)
+	h.left.Store(t.left)
+	return t.wrong == 0
+}
+
+// short says whether a row has fewer members in sync than it could have, were
+// all nodes and disks well.
+func short(m *core.Map, s core.SlotID, members int) bool { return len(m.Slots[s].Insync) < members }
+
+// members is how many disks a row should have in sync, were all well.
+func members(m *core.Map) int {
+	could := 0
+	for i := range m.Disks {
+		d := &m.Disks[i]
+		n := m.Node(d.Node)
+		if (d.State == core.DiskOK || d.State == core.DiskFailed) && (n.State == core.NodeActive || n.State == core.NodeDown) {
+			could++
+		}
+	}
+	return min(m.Replicas, could)
+}
+
+// inShort counts the objects whose data is in records of owned slots that have
+// too few members.
+func (h *reconciler) inShort(m *core.Map) (objects, bytes int64) {
+	n := members(m)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for s, x := range h.slots {
+		if int(s) < len(m.Slots) && short(m, s, n) && m.OwnerNode(s) == h.node.id {
+			objects, bytes = objects+x.inRecords, bytes+x.inRecordsBytes
+		}
+	}
+	return objects, bytes
+}
+
+// filled notes the objects of owned slots that have got all their members back.
+func (h *reconciler) filled(was, m *core.Map) {
+	before, now := members(was), members(m)
+	var objects, bytes int64
+	h.mu.Lock()
+	for s, x := range h.slots {
+		if int(s) < len(was.Slots) && int(s) < len(m.Slots) && short(was, s, before) && !short(m, s, now) && m.OwnerNode(s) == h.node.id {
+			objects, bytes = objects+x.inRecords, bytes+x.inRecordsBytes
+		}
+	}
+	h.mu.Unlock()
+	if objects > 0 {
+		h.moves.heal(objects, bytes)
+	}
 }
 
 // passOver goes over some slots: once to count, and again over those in which
@@ -379,7 +436,7 @@ func (h *reconciler) settle(p *reconcilePass) {
 		x := h.slots[s]
 		if p.count {
 			found := p.health[s]
-			if found.recount = x.recount; found.recount == 0 && x.written && found.under > 0 {
+			if found.recount = x.recount; found.recount == 0 && x.written && found.wrong > 0 {
 				found.recount = h.recountAt()
 			}
 			x = found
@@ -482,6 +539,15 @@ func (p *reconcilePass) lostSlots(asked, held []core.SlotID) {
 
 // page handles a page of rows, several at a time.
 func (p *reconcilePass) page(ctx context.Context, b *core.Bucket, found []core.Found) {
+	m := p.m
+	if !p.count {
+		// What the map of the count asked for may be moot: nothing is moved that
+		// the present one would have moved back.
+		if m = p.h.node.driver.effect.Load(); m.Bucket(b.ID) == nil {
+			return
+		}
+		b = m.Bucket(b.ID)
+	}
 	sem := make(chan struct{}, reconcileWorkers)
 	var wg sync.WaitGroup
 	for i := range found {
@@ -494,50 +560,64 @@ func (p *reconcilePass) page(ctx context.Context, b *core.Bucket, found []core.F
 			p.mu.Unlock()
 			continue
 		}
-		lacks, able := p.h.needs(p.m, b, f.Key, rec)
-		if !lacks {
-			continue
-		}
+		n := p.h.needs(m, b, f.Key, rec)
 		if p.count {
-			p.note(f.Slot, rec, able)
+			p.note(f.Slot, rec, n)
 			continue
 		}
-		if !able {
+		if !n.able {
 			continue
 		}
 		sem <- struct{}{}
 		wg.Go(func() {
 			defer func() { <-sem }()
-			p.one(ctx, b, f, rec)
+			p.one(ctx, m, b, f, rec, n)
 		})
 	}
 	wg.Wait()
 }
 
-// note counts an object that lacks shards.
-func (p *reconcilePass) note(s core.SlotID, rec *core.Record, able bool) {
+// note counts an object.
+func (p *reconcilePass) note(s core.SlotID, rec *core.Record, n needed) {
 	x := p.health[s]
 	if x == nil {
 		return
 	}
-	x.under++
-	x.underBytes += rec.Size
-	if p.h.unreadable(p.m, rec) {
-		x.lost++
+	if len(rec.Extents) == 0 {
+		x.inRecords++
+		x.inRecordsBytes += rec.Size
 	}
-	if able {
+	if !n.lacks && !n.moves {
+		return
+	}
+	x.wrong++
+	x.left += n.bytes
+	if n.lacks {
+		x.under++
+		x.underBytes += rec.Size
+		if away := unreadable(p.m, rec); away != nil {
+			x.lost++
+			if x.away == nil {
+				x.away = map[core.DiskID]int64{}
+			}
+			for _, d := range away {
+				x.away[d]++
+			}
+		}
+	}
+	if n.able {
 		p.work[s] = true
 	}
 }
 
-func (p *reconcilePass) one(ctx context.Context, b *core.Bucket, f *core.Found, rec *core.Record) {
+func (p *reconcilePass) one(ctx context.Context, m *core.Map, b *core.Bucket, f *core.Found, rec *core.Record, n needed) {
 	var err error
-	if did, _ := p.h.brake.step(ctx, func() { err = p.h.object(ctx, p.m, b, &f.Row, rec, false) }); !did {
+	if did, _ := p.h.brake.step(ctx, func() { err = p.h.object(ctx, m, b, &f.Row, rec, false) }); !did {
 		return
 	}
 	switch {
 	case err == nil || errors.Is(err, core.ErrNotFound) || errors.Is(err, core.ErrConflict):
-		p.h.repaired(f.Slot, rec)
+		p.h.repaired(f.Slot, rec, n)
 	case errors.Is(err, errWaits) || ctx.Err() != nil:
 	default:
 		p.h.failures.Add(1)
@@ -549,15 +629,26 @@ func (p *reconcilePass) one(ctx context.Context, b *core.Bucket, f *core.Found, 
 }
 
 // repaired counts an object off.
-func (h *reconciler) repaired(s core.SlotID, rec *core.Record) {
+func (h *reconciler) repaired(s core.SlotID, rec *core.Record, n needed) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if x := h.slots[s]; x != nil && x.under > 0 {
-		x.under--
-		x.underBytes = max(0, x.underBytes-rec.Size)
-		h.under.Add(-1)
-		h.underBytes.Add(-rec.Size)
+	x := h.slots[s]
+	if x == nil || x.wrong == 0 {
+		return
 	}
+	x.wrong--
+	gone := min(n.bytes, x.left)
+	x.left -= gone
+	h.left.Add(-gone)
+	if !n.lacks || x.under == 0 {
+		return
+	}
+	gone = min(rec.Size, x.underBytes)
+	x.under--
+	x.underBytes -= gone
+	h.under.Add(-1)
+	h.underBytes.Add(-gone)
+	h.moves.heal(1, rec.Size)
 }
 
 // current lists an extent's places by disk.
@@ -579,43 +670,84 @@ func reachable(m *core.Map, id core.DiskID) bool {
 	return n != nil && n.State != core.NodeDown && n.State != core.NodeDecommissioned
 }
 
-// needs says whether an object's shards are not all where they should be, and
-// whether anything can be done about it now.
-func (h *reconciler) needs(m *core.Map, b *core.Bucket, key string, rec *core.Record) (lacks, able bool) {
+// needed is what is to be done about an object.
+type needed struct {
+	// lacks says that shards of it are gone or cannot be reached, moves that
+	// some are to be elsewhere; able that something can be done now.
+	lacks, moves, able bool
+	bytes              int64 // of shards that can be made now
+}
+
+// needs says what is to be done about an object.
+func (h *reconciler) needs(m *core.Map, b *core.Bucket, key string, rec *core.Record) (n needed) {
 	for i := range rec.Extents {
 		e := &rec.Extents[i]
 		if e.Scheme != b.Policy.Scheme {
-			return true, true
+			n.moves, n.able = true, true
+			n.lacks = n.lacks || e.Scheme.M < b.Policy.Scheme.M
+			n.bytes += int64(b.Policy.Scheme.Width()) * shardBytes(e.Size, b.Policy.Scheme)
+			continue
 		}
 		for j, d := range h.targets(m, b, key, e) {
 			p := e.Places[j]
-			away := p.Disk == 0 || !reachable(m, p.Disk)
 			moves := d != 0 && d != p.Disk
-			lacks = lacks || away || moves
-			able = able || moves && reachable(m, d)
+			n.lacks = n.lacks || p.Disk == 0 || !reachable(m, p.Disk)
+			n.moves = n.moves || moves
+			if moves && reachable(m, d) {
+				n.able = true
+				n.bytes += shardBytes(e.Size, e.Scheme)
+			}
 		}
 	}
-	return lacks, able
+	return n
+}
+
+// shardBytes is about how much of a number of bytes is in one shard.
+func shardBytes(size int64, s core.Scheme) int64 {
+	k := int64(s.Data())
+	return (size + k - 1) / k
 }
 
 func (h *reconciler) targets(m *core.Map, b *core.Bucket, key string, e *core.Extent) []core.DiskID {
 	return h.node.placer(m).Reassign(b.ID, key, b.Policy, current(e), h.node.clock.Now(), h.node.opt.Grace)
 }
 
-// unreadable says whether too few shards of the object are within reach.
-func (h *reconciler) unreadable(m *core.Map, rec *core.Record) bool {
+// unreadable lists the disks out of reach that an object needs of which too few
+// shards are within reach; nil for others. It is empty if they are on none.
+func unreadable(m *core.Map, rec *core.Record) (away []core.DiskID) {
 	for i := range rec.Extents {
 		have := 0
+		var gone []core.DiskID
 		for _, p := range rec.Extents[i].Places {
-			if p.Disk != 0 && reachable(m, p.Disk) {
+			switch {
+			case p.Disk == 0:
+			case reachable(m, p.Disk):
 				have++
+			case !slices.Contains(away, p.Disk):
+				gone = append(gone, p.Disk)
 			}
 		}
 		if have < rec.Extents[i].Scheme.MinRead() {
-			return true
+			away = append(away, gone...)
+			if away == nil {
+				away = []core.DiskID{}
+			}
 		}
 	}
-	return false
+	return away
+}
+
+// awayFrom counts, by disk, the objects that cannot be read for what is on it.
+func (h *reconciler) awayFrom() map[core.DiskID]int64 {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	out := map[core.DiskID]int64{}
+	for _, x := range h.slots {
+		for d, n := range x.away {
+			out[d] += n
+		}
+	}
+	return out
 }
 
 // errWaits says that an object cannot be completed before something else
@@ -629,8 +761,9 @@ func (h *reconciler) object(ctx context.Context, m *core.Map, b *core.Bucket, ro
 	next.Extents = append([]core.Extent(nil), rec.Extents...)
 	fresh := &core.Record{}
 	changed, waits := false, false
+	var made []arrival
 	for i := range next.Extents {
-		e, did, wait, err := h.extent(ctx, m, b, row.Key, &rec.Extents[i], deep)
+		e, did, wait, err := h.extent(ctx, m, b, row.Key, &rec.Extents[i], deep, &made)
 		if err != nil {
 			h.node.garbage.discardNew(fresh, rec)
 			return err
@@ -647,6 +780,7 @@ func (h *reconciler) object(ctx context.Context, m *core.Map, b *core.Bucket, ro
 			}
 			return err
 		}
+		h.moves.placed(m.Epoch, made)
 	}
 	if waits {
 		return errWaits
@@ -664,11 +798,11 @@ func (h *reconciler) commit(ctx context.Context, b *core.Bucket, row *core.Row, 
 	return err
 }
 
-// extent makes an extent's missing and misplaced shards. waits says that some
-// are left for later.
-func (h *reconciler) extent(ctx context.Context, m *core.Map, b *core.Bucket, key string, e *core.Extent, deep bool) (next core.Extent, changed, waits bool, err error) {
+// extent makes an extent's missing and misplaced shards, which it adds to made.
+// waits says that some are left for later.
+func (h *reconciler) extent(ctx context.Context, m *core.Map, b *core.Bucket, key string, e *core.Extent, deep bool, made *[]arrival) (next core.Extent, changed, waits bool, err error) {
 	if e.Scheme != b.Policy.Scheme {
-		next, err = h.encodeAgain(ctx, m, b, key, e)
+		next, err = h.encodeAgain(ctx, b, key, e, made)
 		return next, err == nil, false, err
 	}
 	spec := core.RepairSpec{
@@ -681,6 +815,7 @@ func (h *reconciler) extent(ctx context.Context, m *core.Map, b *core.Bucket, ke
 		bad = h.verify(ctx, e, spec.Src)
 	}
 	targets := h.targets(m, b, key, e)
+	var wrote []*atomic.Int64
 	for i, p := range e.Places {
 		if bad[i] {
 			spec.Src[i] = nil
@@ -695,7 +830,9 @@ func (h *reconciler) extent(ctx context.Context, m *core.Map, b *core.Bucket, ke
 				continue
 			}
 			spec.Shards = append(spec.Shards, i)
-			spec.Dst = append(spec.Dst, h.brake.target(t))
+			n := new(atomic.Int64)
+			wrote = append(wrote, n)
+			spec.Dst = append(spec.Dst, h.brake.target(t, func(k int64) { n.Add(k); h.moves.wrote(k) }))
 		case !reachable(m, p.Disk):
 			waits = true
 		}
@@ -707,12 +844,22 @@ func (h *reconciler) extent(ctx context.Context, m *core.Map, b *core.Bucket, ke
 	if err != nil {
 		return next, false, waits, fmt.Errorf("data of %q: %w", key, err)
 	}
-	h.moved.Add(int64(len(spec.Shards)) * (e.Size / int64(e.Scheme.Data())))
+	for k, i := range spec.Shards {
+		was, now := e.Places[i], next.Places[i]
+		if now == was {
+			continue // it could not be made
+		}
+		a := arrival{to: now.Disk, bytes: wrote[k].Load()}
+		if !bad[i] && reachable(m, was.Disk) {
+			a.from = was.Disk
+		}
+		*made = append(*made, a)
+	}
 	return next, true, waits, nil
 }
 
 // encodeAgain writes an extent anew under the bucket's present scheme.
-func (h *reconciler) encodeAgain(ctx context.Context, _ *core.Map, b *core.Bucket, key string, e *core.Extent) (core.Extent, error) {
+func (h *reconciler) encodeAgain(ctx context.Context, b *core.Bucket, key string, e *core.Extent, made *[]arrival) (core.Extent, error) {
 	body, err := h.node.openExtents(ctx, b.ID, key, []core.Extent{*e}, 0, e.Size, false)
 	if err != nil {
 		return *e, err
@@ -722,10 +869,17 @@ func (h *reconciler) encodeAgain(ctx context.Context, _ *core.Map, b *core.Bucke
 	if err == nil && next.Size != e.Size {
 		err = fmt.Errorf("data of %q: read %d of %d bytes: %w", key, next.Size, e.Size, core.ErrCorrupt)
 	}
-	if err == nil {
-		h.moved.Add(next.Size)
+	if err != nil {
+		return next, err
 	}
-	return next, err
+	for _, p := range next.Places {
+		if p.Disk != 0 {
+			n := shardBytes(next.Size, next.Scheme)
+			h.moves.wrote(n)
+			*made = append(*made, arrival{to: p.Disk, bytes: n})
+		}
+	}
+	return next, nil
 }
 
 // verify reads every shard of an extent and says which are damaged or gone.

@@ -12,18 +12,30 @@ import (
 
 // Status is what a node says of itself.
 type Status struct {
-	Node        core.NodeID `json:"node"`
-	Boot        uint64      `json:"boot"`
-	Epoch       core.Epoch  `json:"epoch"`
-	Lease       bool        `json:"lease"`
-	VoterKey    string      `json:"voter_key"`
-	Slots       int         `json:"slots"` // that it owns
-	Under       int64       `json:"under"` // objects of its slots that lack shards
-	UnderBytes  int64       `json:"under_bytes"`
-	Unavailable int64       `json:"unavailable"`
-	Moved       int64       `json:"moved"`
-	Pending     bool        `json:"pending"` // reconcile has work or is counting
-	Scans       int64       `json:"scans"`   // times that reconcile went over a slot
+	Node     core.NodeID `json:"node"`
+	Boot     uint64      `json:"boot"`
+	Epoch    core.Epoch  `json:"epoch"`
+	Lease    bool        `json:"lease"`
+	VoterKey string      `json:"voter_key"`
+	Slots    int         `json:"slots"` // that it owns
+	// Under counts the objects of its slots that lack shards, or records that
+	// hold their data. HealRate and HealBytes are those made whole in a second.
+	Under       int64   `json:"under"`
+	UnderBytes  int64   `json:"under_bytes"`
+	HealRate    float64 `json:"heal_rate,omitempty"`
+	HealBytes   float64 `json:"heal_bytes,omitempty"`
+	Unavailable int64   `json:"unavailable"`
+	// Moved are the bytes of shards and records that were moved since the start,
+	// Least those that had to be for that, Left the bytes of shards yet to be.
+	Moved int64 `json:"moved"`
+	Least int64 `json:"least"`
+	Left  int64 `json:"left"`
+	// MoveRate is how many bytes were moved in a second of late.
+	MoveRate float64 `json:"move_rate,omitempty"`
+	// Away counts, by disk, the objects that cannot be read for what is on it.
+	Away    map[core.DiskID]int64 `json:"away,omitempty"`
+	Pending bool                  `json:"pending"` // reconcile has work or is counting
+	Scans   int64                 `json:"scans"`   // times that reconcile went over a slot
 	// Reconciled is the epoch of the map under which all objects of its slots
 	// were last found where they should be.
 	Reconciled core.Epoch `json:"reconciled"`
@@ -37,8 +49,15 @@ type Status struct {
 func (n *Node) Status() Status {
 	s := Status{
 		Node: n.id, Boot: n.opt.Boot, Under: n.heal.under.Load(), UnderBytes: n.heal.underBytes.Load(),
-		Unavailable: n.heal.unavailable.Load(), Moved: n.heal.moved.Load(), Scans: n.heal.scans.Load(), Pending: n.heal.pending.Load(),
+		Unavailable: n.heal.unavailable.Load(), Left: n.heal.left.Load(), Scans: n.heal.scans.Load(), Pending: n.heal.pending.Load(),
 		Alarms: n.driver.metrics.alarms.Load(), Reconciled: core.Epoch(n.heal.reconciled.Load()), SentFiles: n.sent.Load(),
+	}
+	s.Moved, s.Least = n.heal.moves.totals()
+	s.HealRate, s.HealBytes, s.MoveRate = n.heal.moves.rates()
+	s.Away = n.heal.awayFrom()
+	if m := n.driver.effect.Load(); m != nil {
+		objects, bytes := n.heal.inShort(m)
+		s.Under, s.UnderBytes = s.Under+objects, s.UnderBytes+bytes
 	}
 	n.driver.mu.Lock()
 	defer n.driver.mu.Unlock()

@@ -26,7 +26,7 @@ type Cluster struct {
 	// unavailable, and no rebalance runs. Problems say why it is not so.
 	Healthy         bool      `json:"healthy"`
 	Problems        []string  `json:"problems,omitempty"`
-	UnderReplicated Amount    `json:"under_replicated"`
+	UnderReplicated Lacking   `json:"under_replicated"`
 	Unavailable     Objects   `json:"unavailable"`
 	Rebalance       Rebalance `json:"rebalance"`
 	Nodes           []Node    `json:"nodes"`
@@ -37,12 +37,30 @@ type Objects struct {
 	Objects int64 `json:"objects"`
 }
 
-// Rebalance says how far the move of data to its places is: State is idle or
-// running; MinimumBytes is what had to be moved at the least.
+// Lacking counts objects that lack redundancy: shards, or copies of the records
+// that hold their data.
+type Lacking struct {
+	Amount
+	// Rate is how many get it back in a second, over the last seconds.
+	Rate Rate `json:"rate"`
+	// ETA is when none is left at that rate; nil if that is not known.
+	ETA *time.Time `json:"eta"`
+}
+
+// Rebalance says how far the move of data to its places is. State is idle or
+// running.
 type Rebalance struct {
-	State        string `json:"state"`
-	MovedBytes   int64  `json:"moved_bytes"`
-	MinimumBytes int64  `json:"minimum_bytes"`
+	State string `json:"state"`
+	// MovedBytes are the bytes of shards and records that reached disks to make
+	// what is stored what the map asks for, since the nodes' starts. MinimumBytes
+	// is the least with which that could be done, what is left included.
+	MovedBytes   int64 `json:"moved_bytes"`
+	MinimumBytes int64 `json:"minimum_bytes"`
+	// LeftBytes are the bytes of shards yet to be moved, Rate those moved in a
+	// second of late, ETA when none is left; nil if that is not known.
+	LeftBytes int64      `json:"left_bytes"`
+	Rate      float64    `json:"rate"`
+	ETA       *time.Time `json:"eta"`
 }
 
 // Node is a member of the cluster.

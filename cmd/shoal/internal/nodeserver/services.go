@@ -11,6 +11,7 @@ import (
 	"github.com/shoalstore/shoal/core"
 	"github.com/shoalstore/shoal/core/engine"
 	"github.com/shoalstore/shoal/core/job"
+	"github.com/shoalstore/shoal/placement"
 	"github.com/shoalstore/shoal/plugins/api"
 	apiserver "github.com/shoalstore/shoal/plugins/api/server"
 )
@@ -122,30 +123,61 @@ func (c clusterService) Cluster(ctx context.Context) (api.Cluster, error) {
 	if err != nil {
 		return api.Cluster{}, err
 	}
-	statuses := c.s.node.Statuses(ctx)
 	out := api.Cluster{ClusterID: m.Cluster, Epoch: m.Epoch, Rebalance: api.Rebalance{State: "idle"}}
-	out.NATSLeader = c.busLeader(ctx)
-	if leader, err := c.s.bus.Leader(ctx); err == nil && leader != "" {
-		out.NATSLeader = leader
-	}
+	var statuses map[core.NodeID]engine.Status
+	var locals map[core.NodeID]local
+	var ask sync.WaitGroup
+	ask.Go(func() { statuses = c.s.node.Statuses(ctx) })
+	ask.Go(func() { locals = c.s.locals(ctx) })
+	ask.Go(func() { out.NATSLeader = c.busLeader(ctx) })
+	ask.Wait()
+	now := c.s.clock.Now()
 	for _, st := range statuses {
-		out.UnderReplicated = out.UnderReplicated.Add(api.Amount{Objects: st.Under, Bytes: st.UnderBytes})
+		out.UnderReplicated.Amount = out.UnderReplicated.Add(api.Amount{Objects: st.Under, Bytes: st.UnderBytes})
+		out.UnderReplicated.Rate.Objects += st.HealRate
+		out.UnderReplicated.Rate.Bytes += st.HealBytes
 		out.Unavailable.Objects += st.Unavailable
 		out.Rebalance.MovedBytes += st.Moved
+		out.Rebalance.MinimumBytes += st.Least + st.Left
+		out.Rebalance.LeftBytes += st.Left
+		out.Rebalance.Rate += st.MoveRate
 		if st.Pending {
 			out.Rebalance.State = "running"
 		}
 	}
-	out.Problems = problems(m, statuses)
-	if out.UnderReplicated.Objects > 0 {
-		out.Problems = append(out.Problems, fmt.Sprintf("%d objects lack shards", out.UnderReplicated.Objects))
+	out.UnderReplicated.ETA = eta(now, out.UnderReplicated)
+	if r := &out.Rebalance; r.LeftBytes > 0 && r.Rate > 0 {
+		r.ETA = fromNow(now, float64(r.LeftBytes)/r.Rate)
 	}
+	out.Problems = problems(situation{m: m, statuses: statuses, now: now, grace: placement.DefaultGrace})
 	if out.Rebalance.State != "idle" {
 		out.Problems = append(out.Problems, "data is being moved or checked")
 	}
 	out.Healthy = len(out.Problems) == 0
-	out.Nodes = c.nodes(ctx, m, statuses)
+	out.Nodes = nodesOf(m, statuses, locals)
 	return out, nil
+}
+
+// eta is when all objects will be redundant at the present rate, nil if nobody
+// knows.
+func eta(now time.Time, l api.Lacking) *time.Time {
+	switch {
+	case l.Bytes > 0 && l.Rate.Bytes > 0:
+		return fromNow(now, float64(l.Bytes)/l.Rate.Bytes)
+	case l.Objects > 0 && l.Rate.Objects > 0:
+		return fromNow(now, float64(l.Objects)/l.Rate.Objects)
+	}
+	return nil
+}
+
+// fromNow is a number of seconds from now, nil if that is too long to mean anything.
+func fromNow(now time.Time, seconds float64) *time.Time {
+	const year = 365 * 24 * 3600
+	if seconds > year {
+		return nil
+	}
+	t := now.Add(time.Duration(seconds * float64(time.Second))).Round(time.Second).UTC()
+	return &t
 }
 
 // busLeader is the node that leads the bus, "" if nobody says so soon.
@@ -157,48 +189,6 @@ func (c clusterService) busLeader(ctx context.Context) string {
 		return ""
 	}
 	return st.Leader
-}
-
-// problems says what is not as it should be in the map and with the nodes.
-func problems(m *core.Map, statuses map[core.NodeID]engine.Status) []string {
-	var out []string
-	for i := range m.Nodes {
-		n := &m.Nodes[i]
-		switch _, answers := statuses[n.ID]; {
-		case n.State == core.NodeDecommissioned:
-		case n.State != core.NodeActive:
-			out = append(out, fmt.Sprintf("node %s is %s", n.ID, n.State))
-		case !answers:
-			out = append(out, fmt.Sprintf("node %s does not answer", n.ID))
-		}
-	}
-	usable := 0
-	for i := range m.Disks {
-		d := &m.Disks[i]
-		switch {
-		case replaced(m, d):
-		case d.State != core.DiskOK:
-			out = append(out, fmt.Sprintf("disk %s/%s is %s", d.Node, d.Name, d.State))
-		case m.Node(d.Node).State == core.NodeActive:
-			usable++
-		}
-	}
-	want, short, joining := min(m.Replicas, usable), 0, 0
-	for _, row := range m.Slots {
-		if len(row.Insync) < want {
-			short++
-		}
-		if len(row.Joining) > 0 {
-			joining++
-		}
-	}
-	if short > 0 {
-		out = append(out, fmt.Sprintf("%d of %d slots have fewer than %d copies of their records", short, len(m.Slots), want))
-	}
-	if joining > 0 {
-		out = append(out, fmt.Sprintf("records of %d slots are being copied", joining))
-	}
-	return out
 }
 
 // replaced says whether a disk that is out of use has another in its place: one
@@ -221,8 +211,8 @@ func (c clusterService) AwaitHealthy(ctx context.Context) (api.Cluster, error) {
 	}
 }
 
-func (c clusterService) nodes(ctx context.Context, m *core.Map, statuses map[core.NodeID]engine.Status) []api.Node {
-	locals := c.s.locals(ctx)
+// nodesOf describes the nodes of a map.
+func nodesOf(m *core.Map, statuses map[core.NodeID]engine.Status, locals map[core.NodeID]local) []api.Node {
 	out := make([]api.Node, 0, len(m.Nodes))
 	for i := range m.Nodes {
 		n := &m.Nodes[i]
@@ -256,7 +246,12 @@ func (c clusterService) Nodes(ctx context.Context) ([]api.Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	return c.nodes(ctx, m, c.s.node.Statuses(ctx)), nil
+	var statuses map[core.NodeID]engine.Status
+	var asking sync.WaitGroup
+	asking.Go(func() { statuses = c.s.node.Statuses(ctx) })
+	locals := c.s.locals(ctx)
+	asking.Wait()
+	return nodesOf(m, statuses, locals), nil
 }
 
 // Node is part of apiserver.ClusterService.
