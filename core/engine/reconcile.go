@@ -56,6 +56,9 @@ type slotHealth struct {
 	// away counts, by disk, the objects that cannot be read for what is on it;
 	// nil if there are none.
 	away map[core.DiskID]int64
+	// sole counts, by node, the objects that lack shards and could not be read
+	// without it.
+	sole map[core.NodeID]int64
 	// again is when to go over it again though nothing has changed, 0 for
 	// never; tries counts how often that did not help.
 	again core.Instant
@@ -603,6 +606,13 @@ func (p *reconcilePass) note(s core.SlotID, rec *core.Record, n needed) {
 			for _, d := range away {
 				x.away[d]++
 			}
+		} else {
+			for _, node := range keepers(p.m, rec) {
+				if x.sole == nil {
+					x.sole = map[core.NodeID]int64{}
+				}
+				x.sole[node]++
+			}
 		}
 	}
 	if n.able {
@@ -642,6 +652,13 @@ func (h *reconciler) repaired(s core.SlotID, rec *core.Record, n needed) {
 	h.left.Add(-gone)
 	if !n.lacks || x.under == 0 {
 		return
+	}
+	for _, node := range keepers(h.node.driver.effect.Load(), rec) {
+		if x.sole[node] > 1 {
+			x.sole[node]--
+		} else {
+			delete(x.sole, node)
+		}
 	}
 	gone = min(rec.Size, x.underBytes)
 	x.under--
@@ -735,6 +752,40 @@ func unreadable(m *core.Map, rec *core.Record) (away []core.DiskID) {
 		}
 	}
 	return away
+}
+
+// keepers lists the nodes of which each could not be taken away without making
+// an object that can be read now one that cannot.
+func keepers(m *core.Map, rec *core.Record) (nodes []core.NodeID) {
+	for i := range rec.Extents {
+		have, on := 0, map[core.NodeID]int{}
+		for _, p := range rec.Extents[i].Places {
+			if p.Disk != 0 && reachable(m, p.Disk) {
+				have++
+				on[m.NodeOf(p.Disk)]++
+			}
+		}
+		for node, n := range on {
+			if have-n < rec.Extents[i].Scheme.MinRead() && !slices.Contains(nodes, node) {
+				nodes = append(nodes, node)
+			}
+		}
+	}
+	return nodes
+}
+
+// soleOn counts, by node, the objects that lack shards and could not be read
+// without it.
+func (h *reconciler) soleOn() map[core.NodeID]int64 {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	out := map[core.NodeID]int64{}
+	for _, x := range h.slots {
+		for n, k := range x.sole {
+			out[n] += k
+		}
+	}
+	return out
 }
 
 // awayFrom counts, by disk, the objects that cannot be read for what is on it.

@@ -109,9 +109,17 @@ func TestReconcileBandwidth(t *testing.T) {
 		putBody(t, o, b, fmt.Sprint("key", i), 1<<20)
 	}
 	tc.net.cutOff(tc.nodes[3].ID())
+	sole := func() (sum int64) { // objects that hang on one node
+		for _, n := range nodes {
+			for _, k := range n.Status().Sole {
+				sum += k
+			}
+		}
+		return sum
+	}
 	waitFor(t, "the loss to be counted", func() error {
-		if under, _, _ := totals(nodes); under == 0 {
-			return errors.New("nothing lacks shards")
+		if under, _, _ := totals(nodes); under == 0 || sole() == 0 {
+			return fmt.Errorf("%d objects lack shards, %d hang on one node", under, sole())
 		}
 		return nil
 	})
@@ -123,6 +131,9 @@ func TestReconcileBandwidth(t *testing.T) {
 		return nil
 	})
 	took := time.Since(began)
+	if n := sole(); n != 0 {
+		t.Errorf("%d objects are said to hang on one node", n)
+	}
 	_, _, moved := totals(nodes)
 	// What is moved is read and written. Each node may begin with a burst.
 	const burst = 256 << 10

@@ -33,7 +33,10 @@ type Status struct {
 	// MoveRate is how many bytes were moved in a second of late.
 	MoveRate float64 `json:"move_rate,omitempty"`
 	// Away counts, by disk, the objects that cannot be read for what is on it.
-	Away    map[core.DiskID]int64 `json:"away,omitempty"`
+	Away map[core.DiskID]int64 `json:"away,omitempty"`
+	// Sole counts, by node, the objects that lack shards already and could not
+	// be read without the node.
+	Sole    map[core.NodeID]int64 `json:"sole,omitempty"`
 	Pending bool                  `json:"pending"` // reconcile has work or is counting
 	Scans   int64                 `json:"scans"`   // times that reconcile went over a slot
 	// Reconciled is the epoch of the map under which all objects of its slots
@@ -54,7 +57,7 @@ func (n *Node) Status() Status {
 	}
 	s.Moved, s.Least = n.heal.moves.totals()
 	s.HealRate, s.HealBytes, s.MoveRate = n.heal.moves.rates()
-	s.Away = n.heal.awayFrom()
+	s.Away, s.Sole = n.heal.awayFrom(), n.heal.soleOn()
 	if m := n.driver.effect.Load(); m != nil {
 		objects, bytes := n.heal.inShort(m)
 		s.Under, s.UnderBytes = s.Under+objects, s.UnderBytes+bytes

@@ -40,6 +40,7 @@ type localDisk struct {
 	Path     string `json:"path"`
 	Capacity int64  `json:"capacity"`
 	Used     int64  `json:"used"`
+	Room     int64  `json:"room"` // that may be filled
 	Objects  int64  `json:"objects"`
 	Shards   int64  `json:"shards"`
 	Errors   int64  `json:"errors"`
@@ -54,7 +55,7 @@ func (s *server) serveLocal(ctx context.Context, _ core.NodeID, _ []byte) ([]byt
 			continue
 		}
 		l := localDisk{
-			UUID: d.disk.Identity().UUID, Path: d.path, Capacity: st.Capacity, Used: st.MetaBytes + st.ShardBytes,
+			UUID: d.disk.Identity().UUID, Path: d.path, Capacity: st.Capacity, Used: st.MetaBytes + st.ShardBytes, Room: max(0, st.Free-st.Reserve),
 			Objects: st.Objects, Shards: st.Shards,
 			Errors: st.Corruptions + st.Reads.Errors + st.Writes.Errors + st.Syncs.Errors,
 		}
@@ -305,8 +306,8 @@ func (c clusterService) NodeAction(ctx context.Context, id core.NodeID, a api.No
 	default:
 		return n, api.NotBuilt("node action " + string(a))
 	}
-	if state != core.NodeActive {
-		if err := c.canSpare(id); err != nil {
+	if state != core.NodeActive && state != n.State {
+		if err := c.canSpare(ctx, id, state); err != nil {
 			return n, err
 		}
 	}
@@ -316,30 +317,18 @@ func (c clusterService) NodeAction(ctx context.Context, id core.NodeID, a api.No
 	return c.Node(ctx, id)
 }
 
-// canSpare refuses to take a node away that the cluster's buckets cannot do
-// without.
-func (c clusterService) canSpare(id core.NodeID) error {
+// canSpare refuses to take a node away that the cluster cannot do without.
+func (c clusterService) canSpare(ctx context.Context, id core.NodeID, state core.NodeState) error {
 	m, err := c.mapNow()
 	if err != nil {
 		return err
 	}
-	others := 0
-	for i := range m.Nodes {
-		if n := &m.Nodes[i]; n.ID != id && n.State == core.NodeActive {
-			others++
-		}
-	}
-	for i := range m.Buckets {
-		p := m.Buckets[i].Policy
-		if need := p.Scheme.MinDomains(); p.Domain == core.DomainNode && need > others {
-			return api.Refused(fmt.Sprintf("bucket %s (%s) needs %d nodes; without %s there are %d", m.Buckets[i].Name, p.Scheme, need, id, others),
-				"add a node first, or change the bucket's scheme")
-		}
-	}
-	if others == 0 {
-		return api.Refused(fmt.Sprintf("%s is the last active node", id), "add a node first")
-	}
-	return nil
+	var statuses map[core.NodeID]engine.Status
+	var asking sync.WaitGroup
+	asking.Go(func() { statuses = c.s.node.Statuses(ctx) })
+	locals := c.s.locals(ctx)
+	asking.Wait()
+	return spare{m: m, statuses: statuses, locals: locals, node: id}.check(state)
 }
 
 // Disks is part of apiserver.ClusterService.
