@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"os"
+	"time"
 )
 
 // ShardMeta is what a shard's file says of itself, so that a lost index can be
@@ -23,6 +24,24 @@ type ShardInfo struct {
 	// Age is the time since the shard was committed, in seconds, by the
 	// disk's own reckoning.
 	Age int64
+}
+
+// Vitals say how a disk fares, since it was opened.
+type Vitals struct {
+	// Err is why the disk takes no more writes, nil while it does.
+	Err error
+	// ReadErrors counts reads that the device failed, ReadError is the last of
+	// these errors. Damaged is what rows were found to be damaged by, nil if none
+	// were; damage of shards does not count, it is mended shard by shard.
+	ReadErrors int64
+	ReadError  error
+	Damaged    error
+	// Ops and Busy count the writes and syncs that have ended, and their time.
+	Ops  int64
+	Busy time.Duration
+	// Running names the operations under way, as far as they are followed; a
+	// name is never used again.
+	Running []uint64
 }
 
 // Store keeps immutable shards on one disk, which may be another node's. A

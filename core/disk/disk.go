@@ -85,6 +85,7 @@ type Disk struct {
 	opened       atomic.Bool
 	broken       atomic.Bool
 	corruptions  atomic.Int64
+	damaged      atomic.Pointer[error] // rows, by what
 	sinceMetrics atomic.Int64
 	sinceUsage   atomic.Int64
 
@@ -359,6 +360,16 @@ func (d *Disk) Failed() <-chan struct{} { return d.fail.done }
 // Err is nil while the disk takes writes, then [core.ErrDiskFailed] with the
 // cause.
 func (d *Disk) Err() error { return d.fail.err() }
+
+// Vitals say how the disk fares.
+func (d *Disk) Vitals() core.Vitals {
+	v := d.fs.vitals()
+	v.Err = d.fail.err()
+	if err := d.damaged.Load(); err != nil {
+		v.Damaged = *err
+	}
+	return v
+}
 
 // read lets a call in that does not write. The caller calls leave.
 func (d *Disk) read(ctx context.Context) error {

@@ -1,10 +1,12 @@
 package disk
 
 import (
+	"errors"
 	"io"
 	"io/fs"
 	"math/bits"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/shoalstore/shoal/core"
@@ -68,11 +70,64 @@ type meter struct {
 	vfs.FS
 	clock               core.Clock
 	reads, writes, sync opMeter
+
+	begun   atomic.Uint64
+	running [followed]atomic.Uint64 // names of operations under way, 0 for none
+	// readError is the last error of a read.
+	readError atomic.Pointer[error]
+}
+
+// followed is how many operations are followed at a time: one that hangs is soon
+// among them.
+const followed = 64
+
+// begin names an operation that is about to run; end takes what it returns.
+func (m *meter) begin() *atomic.Uint64 {
+	const tries = 8
+	name := m.begun.Add(1)
+	for i := range uint64(tries) {
+		if at := &m.running[(name+i)%followed]; at.CompareAndSwap(0, name) {
+			return at
+		}
+	}
+	return nil
+}
+
+func (*meter) end(at *atomic.Uint64) {
+	if at != nil {
+		at.Store(0)
+	}
+}
+
+// vitals are what the meter knows of how the disk fares.
+func (m *meter) vitals() core.Vitals {
+	v := core.Vitals{
+		ReadErrors: m.reads.errors.Load(), Ops: m.writes.count.Load() + m.sync.count.Load(),
+		Busy: time.Duration(m.writes.total.Load() + m.sync.total.Load()),
+	}
+	if err := m.readError.Load(); err != nil {
+		v.ReadError = *err
+	}
+	for i := range m.running {
+		if name := m.running[i].Load(); name != 0 {
+			v.Running = append(v.Running, name)
+		}
+	}
+	return v
+}
+
+// note keeps the error of a read.
+func (m *meter) note(o *opMeter, err error) {
+	if o == &m.reads && isIOError(err) && err != io.EOF { //nolint:errorlint // files return it bare
+		m.readError.Store(&err)
+	}
 }
 
 func (m *meter) timed(o *opMeter, run func() error) error {
-	from := m.clock.Now()
+	from, at := m.clock.Now(), m.begin()
 	err := run()
+	m.end(at)
+	m.note(o, err)
 	o.add(0, m.clock.Now().Sub(from), err)
 	return err
 }
@@ -131,8 +186,10 @@ type meterFile struct {
 }
 
 func (f *meterFile) timed(o *opMeter, p []byte, run func([]byte) (int, error)) (int, error) {
-	from := f.m.clock.Now()
+	from, at := f.m.clock.Now(), f.m.begin()
 	n, err := run(p)
+	f.m.end(at)
+	f.m.note(o, err)
 	o.add(n, f.m.clock.Now().Sub(from), err)
 	return n, err
 }
@@ -148,6 +205,10 @@ func (f *meterFile) ReadAt(p []byte, off int64) (int, error) {
 func (f *meterFile) ReadNow(p []byte, off int64) (int, error) {
 	from := f.m.clock.Now()
 	n, err := f.File.ReadNow(p, off)
+	if errors.Is(err, syscall.EIO) {
+		f.m.note(&f.m.reads, err)
+		f.m.reads.add(0, f.m.clock.Now().Sub(from), err)
+	}
 	if n > 0 {
 		f.m.reads.add(n, f.m.clock.Now().Sub(from), nil)
 	}

@@ -238,12 +238,15 @@ func (s *scheduler) offer() {
 
 // readError says what is wrong with rows that could not be read.
 func (d *Disk) readError(what string, err error) error {
-	if errors.Is(err, core.ErrCorrupt) {
+	switch {
+	case errors.Is(err, core.ErrCorrupt):
 		d.corruptions.Add(1)
+		err = fmt.Errorf("disk %s: %s: %w", d.id.UUID, what, err)
+	case pebble.IsCorruptionError(err):
+		err = fmt.Errorf("disk %s: %s: %w: %w", d.id.UUID, what, core.ErrCorrupt, err)
+	default:
 		return fmt.Errorf("disk %s: %s: %w", d.id.UUID, what, err)
 	}
-	if pebble.IsCorruptionError(err) {
-		return fmt.Errorf("disk %s: %s: %w: %w", d.id.UUID, what, core.ErrCorrupt, err)
-	}
-	return fmt.Errorf("disk %s: %s: %w", d.id.UUID, what, err)
+	d.damaged.Store(&err)
+	return err
 }

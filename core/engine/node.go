@@ -50,6 +50,10 @@ type Options struct {
 	// ReconcileBandwidth bounds, in bytes per second, what this node's
 	// reconcile reads and writes together; 0 is no limit.
 	ReconcileBandwidth int64
+	// Stall is how long an operation of a disk may take before the disk is taken
+	// for failed, if others of the node go on meanwhile; 0 is eight seconds. Where
+	// none goes on it is four times as long.
+	Stall time.Duration
 	// ConfirmReads asks a majority of voters before each answer, once for all
 	// reads that wait, instead of trusting the lease: for machines that may be
 	// frozen together with their clocks.
@@ -102,6 +106,9 @@ type placedMap struct {
 func New(o Options) *Node {
 	if o.Grace == 0 {
 		o.Grace = placement.DefaultGrace
+	}
+	if o.Stall == 0 {
+		o.Stall = defaultStall
 	}
 	n := &Node{
 		id: o.Self.ID, opt: o, clock: o.Clock, log: o.Log, net: o.Transport, health: &health{},
@@ -197,7 +204,7 @@ func (n *Node) Run(ctx context.Context) error {
 		n.driver.step(func(s *slot.Node, now core.Instant) { s.SeeMap(now, n.opt.Map) })
 	}
 	for _, f := range []func(context.Context){
-		n.keeper.watch, n.keeper.keep, n.keeper.run, n.garbage.run, n.heal.run, n.heal.follow, n.steward, n.register, n.sweep, n.stewardVoters, n.reclaim,
+		n.keeper.watch, n.keeper.keep, n.keeper.run, n.garbage.run, n.heal.run, n.heal.follow, n.steward, n.register, n.sweep, n.stewardVoters, n.reclaim, n.watchDisks,
 	} {
 		group.Go(func() { f(ctx) })
 	}
@@ -290,7 +297,7 @@ func (n *Node) announce(m *core.Map) []core.Change {
 		d := &m.Disks[i]
 		known[d.UUID] = true
 		if d.Node == n.id && d.State == core.DiskOK && n.byUUID[d.UUID] == nil {
-			out = append(out, core.Change{Kind: core.ChangeFail, Disk: d.ID})
+			out = append(out, core.Change{Kind: core.ChangeFail, Disk: d.ID, Reason: "its node started without it"})
 		}
 	}
 	if node.Boot < n.opt.Boot {
@@ -340,22 +347,36 @@ func (n *Node) useDisks(ctx context.Context, m *core.Map) {
 
 // diskFailed takes a disk out of use at once and tells the cluster.
 func (n *Node) diskFailed(id core.DiskID, err error) {
-	n.log.Error("disk failed; its data is built again elsewhere", "disk", id, "err", err)
 	n.driver.mu.Lock()
 	closed := n.driver.closed
 	n.driver.mu.Unlock()
 	if closed {
 		return
 	}
-	n.driver.group.Go(func() { n.driver.removeDisk(id) })
 	n.mu.Lock()
-	if d := n.disks[id]; d != nil {
+	d := n.disks[id]
+	if d != nil {
 		// Its state is in doubt: it must be opened anew to be used again.
 		delete(n.byUUID, d.UUID)
 	}
 	delete(n.disks, id)
 	n.mu.Unlock()
-	n.keeper.enqueue([]core.Change{{Kind: core.ChangeFail, Disk: id}})
+	if d == nil {
+		return // it is out of use already
+	}
+	n.log.Error("disk failed; its data is built again elsewhere", "disk", id, "err", err)
+	n.driver.group.Go(func() { n.driver.removeDisk(id) })
+	n.keeper.enqueue([]core.Change{{Kind: core.ChangeFail, Disk: id, Reason: reason(err)}})
+}
+
+// reason is an error as the map keeps it.
+func reason(err error) string {
+	const most = 300
+	text := []rune(err.Error())
+	if len(text) > most {
+		text = append(text[:most], '…')
+	}
+	return string(text)
 }
 
 // localDisk returns a disk of this node that is in use, or nil.

@@ -41,7 +41,9 @@ type (
 		UUID  string         `json:"uuid"`
 		State core.DiskState `json:"state"`
 		Was   core.DiskState `json:"was,omitempty"`
-		Epoch core.Epoch     `json:"epoch"`
+		// Reason says why a disk failed.
+		Reason string     `json:"reason,omitempty"`
+		Epoch  core.Epoch `json:"epoch"`
 	}
 	slotEvent struct {
 		Slot  core.SlotID `json:"slot"`
@@ -98,7 +100,7 @@ func nodeEvents(was, made *core.Map) (out []happened) {
 func diskEvents(was, made *core.Map) (out []happened) {
 	for i := range made.Disks {
 		d := &made.Disks[i]
-		e := diskEvent{Disk: string(d.Node) + "/" + d.Name, ID: d.ID, UUID: d.UUID, State: d.State, Epoch: made.Epoch}
+		e := diskEvent{Disk: string(d.Node) + "/" + d.Name, ID: d.ID, UUID: d.UUID, State: d.State, Reason: d.Reason, Epoch: made.Epoch}
 		switch old := was.Disk(d.ID); {
 		case old == nil:
 			out = append(out, happened{bus.EventDisk, e.Disk, eventAdded, e})

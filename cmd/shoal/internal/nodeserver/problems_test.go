@@ -94,7 +94,9 @@ func TestProblems(t *testing.T) {
 			s.apply(t, fail("n1"), fail("n2"), fail("n3"), fail("n4"))
 		}, []string{"mirror-3 cannot be written (shoal://mirror): 1 of its 3 shards", "until 3 more nodes are up or added", "64 slots (shoal://mirror): fewer than 2 nodes have their records",
 			"slots have no owner that could serve", "n1/d1 down", "requests for their keys get 503"}, nil},
-		{"a failed disk", func(s *situation) { s.apply(t, core.Change{Kind: core.ChangeFail, Disk: 3, Reason: "input/output error"}) },
+		{"a failed disk", func(s *situation) {
+			s.apply(t, core.Change{Kind: core.ChangeFail, Disk: 3, Reason: "input/output error"})
+		},
 			[]string{"disk n2/d1 is failed: input/output error", "slots have fewer than 3 copies of their records"}, nil},
 		{"a node in maintenance", func(s *situation) {
 			s.apply(t, core.Change{Kind: core.ChangeNodeState, Node: "n3", State: string(core.NodeMaintenance)})

@@ -368,6 +368,9 @@ func (c clusterService) Disks(ctx context.Context, node core.NodeID) ([]api.Disk
 				a.Path, a.Problem = l.Path, l.Problem
 			}
 		}
+		if a.Problem == "" && d.State != core.DiskOK {
+			a.Problem = d.Reason
+		}
 		out = append(out, a)
 	}
 	return out, nil
