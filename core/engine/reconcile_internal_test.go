@@ -37,7 +37,7 @@ func TestWriteDuringCount(t *testing.T) {
 				health: map[core.SlotID]*slotHealth{}, work: map[core.SlotID]bool{}, failed: map[core.SlotID]bool{},
 			}
 			h.begin(p, 1)
-			p.health[slot].under = tt.under
+			p.health[slot].wrong, p.health[slot].under = tt.under, tt.under
 			if tt.write {
 				h.wrote(slot, nil)
 			}

@@ -77,27 +77,46 @@ func TestProblems(t *testing.T) {
 		want, not []string
 	}{
 		{"all is well", func(*situation) {}, nil, []string{"a"}},
-		{"no majority of voters", func(s *situation) { s.silence("n2", "n3", "n5") },
-			[]string{"no majority of voters: n2, n3, n5 of 5 do not answer", "until 1 of them is back", "shoal recover", "node n2 does not answer"}, nil},
+		{
+			"no majority of voters", func(s *situation) { s.silence("n2", "n3", "n5") },
+			[]string{"no majority of voters: n2, n3, n5 of 5 do not answer", "until 1 of them is back", "shoal recover", "node n2 does not answer"},
+			nil,
+		},
 		{"voters of whom one may go", func(s *situation) { s.silence("n2", "n3") }, []string{"wait for a new owner"}, []string{"majority"}},
-		{"a node without a lease", func(s *situation) { s.statuses["n4"] = engine.Status{Node: "n4"} },
-			[]string{"node n4 holds no lease and answers 503"}, []string{"majority of voters: "}},
-		{"a node is down", func(s *situation) { s.silence("n1"); s.apply(t, fail("n1")); s.now = s.now.Add(18 * time.Second) },
-			[]string{"node n1 is down since ", "in 42s its data is built again elsewhere"}, []string{"cannot be written", "no owner"}},
-		{"a node is down for long", func(s *situation) { s.silence("n1"); s.apply(t, fail("n1")); s.now = s.now.Add(time.Hour) },
-			[]string{"start it, or `shoal cluster decommission n1`"}, []string{"in 0s"}},
-		{"too few nodes for a scheme", func(s *situation) { s.silence("n1", "n2"); s.apply(t, fail("n1"), fail("n2")) },
+		{
+			"a node without a lease", func(s *situation) { s.statuses["n4"] = engine.Status{Node: "n4"} },
+			[]string{"node n4 holds no lease and answers 503"},
+			[]string{"majority of voters: "},
+		},
+		{
+			"a node is down", func(s *situation) { s.silence("n1"); s.apply(t, fail("n1")); s.now = s.now.Add(18 * time.Second) },
+			[]string{"node n1 is down since ", "in 42s its data is built again elsewhere"},
+			[]string{"cannot be written", "no owner"},
+		},
+		{
+			"a node is down for long", func(s *situation) { s.silence("n1"); s.apply(t, fail("n1")); s.now = s.now.Add(time.Hour) },
+			[]string{"start it, or `shoal cluster decommission n1`"},
+			[]string{"in 0s"},
+		},
+		{
+			"too few nodes for a scheme", func(s *situation) { s.silence("n1", "n2"); s.apply(t, fail("n1"), fail("n2")) },
 			[]string{"ec-3+1 cannot be written (shoal://ec): 3 of its 4 shards have a place on the 3 nodes that take data, 4 are needed", "until 1 more node is up or added"},
-			[]string{"mirror-3 cannot be written (shoal://mirror): "}},
+			[]string{"mirror-3 cannot be written (shoal://mirror): "},
+		},
 		{"too few nodes for any", func(s *situation) {
 			s.silence("n1", "n2", "n3", "n4")
 			s.apply(t, fail("n1"), fail("n2"), fail("n3"), fail("n4"))
-		}, []string{"mirror-3 cannot be written (shoal://mirror): 1 of its 3 shards", "until 3 more nodes are up or added", "64 slots (shoal://mirror): fewer than 2 nodes have their records",
-			"slots have no owner that could serve", "n1/d1 down", "requests for their keys get 503"}, nil},
-		{"a failed disk", func(s *situation) {
-			s.apply(t, core.Change{Kind: core.ChangeFail, Disk: 3, Reason: "input/output error"})
+		}, []string{
+			"mirror-3 cannot be written (shoal://mirror): 1 of its 3 shards", "until 3 more nodes are up or added", "64 slots (shoal://mirror): fewer than 2 nodes have their records",
+			"slots have no owner that could serve", "n1/d1 down", "requests for their keys get 503",
+		}, nil},
+		{
+			"a failed disk", func(s *situation) {
+				s.apply(t, core.Change{Kind: core.ChangeFail, Disk: 3, Reason: "input/output error"})
+			},
+			[]string{"disk n2/d1 is failed: input/output error", "slots have fewer than 3 copies of their records"},
+			nil,
 		},
-			[]string{"disk n2/d1 is failed: input/output error", "slots have fewer than 3 copies of their records"}, nil},
 		{"a node in maintenance", func(s *situation) {
 			s.apply(t, core.Change{Kind: core.ChangeNodeState, Node: "n3", State: string(core.NodeMaintenance)})
 		}, []string{"node n3 is in maintenance; `shoal cluster maintenance stop n3` ends that"}, []string{"cannot be written"}},

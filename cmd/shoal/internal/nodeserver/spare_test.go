@@ -56,8 +56,10 @@ func TestSpare(t *testing.T) {
 				l[id].Disks[0].Room, l[id].Disks[1].Room = gib/4, gib/4
 			}
 		}, "n1 holds 3.00 GiB, and there are 2.00 GiB free on the other nodes; add a node or disks"},
-		{"no room on a disk", core.NodeDraining, func(_ *situation, l map[core.NodeID]local) { l["n3"].Disks[1].Room = gib / 8 },
-			"n3/d2 would have to take about 384.00 MiB of that and has 128.00 MiB free"},
+		{
+			"no room on a disk", core.NodeDraining, func(_ *situation, l map[core.NodeID]local) { l["n3"].Disks[1].Room = gib / 8 },
+			"n3/d2 would have to take about 384.00 MiB of that and has 128.00 MiB free",
+		},
 		{"it is down", core.NodeMaintenance, func(s *situation, _ map[core.NodeID]local) {
 			s.apply(t, fail("n1"))
 			s.silence("n1")
