@@ -45,7 +45,6 @@ func (s *suite) writes() []write {
 }
 
 func testPutConditions(t *testing.T, s *suite) {
-	s.writable(t)
 	for _, w := range s.writes() {
 		t.Run(w.name, func(t *testing.T) {
 			if !s.b.Abilities().PutIf {
@@ -107,7 +106,6 @@ func (s *suite) testConditions(t *testing.T, w write) {
 }
 
 func testDeleteConditions(t *testing.T, s *suite) {
-	s.writable(t)
 	data := []byte("data")
 	del := func(key string, c core.RemoteCondition) error { return s.b.Delete(t.Context(), s.bucket, key, c) }
 	old := s.put(t, "key", []byte("old"), core.RemotePut{}).Version
@@ -132,7 +130,6 @@ func testDeleteConditions(t *testing.T, s *suite) {
 
 // Of writes at once under the same condition one takes effect.
 func testRaces(t *testing.T, s *suite) {
-	s.writable(t)
 	if s.b.Abilities().PutIf {
 		for _, w := range s.writes() {
 			if slices.Contains(s.o.Weak, w.name) {

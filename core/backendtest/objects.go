@@ -24,9 +24,8 @@ func testAbilities(t *testing.T, s *suite) {
 	if !a.NoList && a.PageSize < 1 {
 		t.Errorf("a page of %d keys", a.PageSize)
 	}
-	_, uploads := s.b.(core.RemoteUploader)
-	if uploads && !a.ReadOnly && (a.PartSize < 1 || a.MaxParts < 1) {
-		t.Errorf("uploads of %d parts of %d bytes", a.MaxParts, a.PartSize)
+	if is, has := uploads(s.b), a.PartSize > 0 && a.MaxParts > 0; is != has {
+		t.Errorf("uploads: %v, but of %d parts of %d bytes", is, a.MaxParts, a.PartSize)
 	}
 	if a.ReadOnly && (a.PutIf || a.DeleteIf) {
 		t.Error("conditions on writes, and no writes")
@@ -34,6 +33,14 @@ func testAbilities(t *testing.T, s *suite) {
 	if a != s.b.Abilities() {
 		t.Error("abilities change")
 	}
+}
+
+// testReadOnly: what cannot be written is refused.
+func testReadOnly(t *testing.T, s *suite) {
+	s.seed(t, "key", []byte("data"))
+	wantErr(t, "put", put0(t.Context(), s.b, s.bucket, "key", []byte("new"), core.RemotePut{}), errors.ErrUnsupported)
+	wantErr(t, "delete", s.b.Delete(t.Context(), s.bucket, "key", core.RemoteCondition{}), errors.ErrUnsupported)
+	s.want(t, "key", []byte("data"))
 }
 
 func testBuckets(t *testing.T, s *suite) {
@@ -107,7 +114,6 @@ func testPutGet(t *testing.T, s *suite) {
 var errBody = errors.New("body broke")
 
 func testBodies(t *testing.T, s *suite) {
-	s.writable(t)
 	old := []byte("old")
 	s.put(t, "key", old, core.RemotePut{})
 	for _, n := range []int{10, 300 << 10, 3 << 20} {
@@ -216,7 +222,6 @@ func testVersions(t *testing.T, s *suite) {
 }
 
 func testDelete(t *testing.T, s *suite) {
-	s.writable(t)
 	s.put(t, "key", []byte("x"), core.RemotePut{})
 	s.put(t, "key2", []byte("y"), core.RemotePut{})
 	for range 2 {
@@ -244,7 +249,6 @@ func oddKeys() []string {
 
 // Keys are kept as they are, or refused.
 func testKeys(t *testing.T, s *suite) {
-	s.writable(t)
 	kept := map[string][]byte{}
 	for _, key := range oddKeys() {
 		if s.o.CannotHold != nil && s.o.CannotHold(key) != "" {
@@ -371,7 +375,6 @@ func headersOnly(m map[string]string) map[string]string {
 }
 
 func testMetadata(t *testing.T, s *suite) {
-	s.writable(t)
 	meta := map[string]string{"one": "1", "two-words": "a value, with = and ;", "empty-ish": "x"}
 	tags := map[string]string{"team": "a b", "k+=._:/@-": "v+=._:/@- "}
 	s.put(t, "key", []byte("x"), core.RemotePut{Headers: headers(), Meta: meta, Tags: tags})
@@ -436,7 +439,6 @@ func wantChecksum(t *testing.T, what string, c core.Checksum, data []byte) {
 }
 
 func testChecksums(t *testing.T, s *suite) {
-	s.writable(t)
 	for _, n := range []int{0, 1, 300 << 10} {
 		data := random(n)
 		obj := s.put(t, "key", data, core.RemotePut{MD5: md5Of(data)})

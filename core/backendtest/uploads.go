@@ -9,19 +9,6 @@ import (
 	"github.com/shoalstore/shoal/core"
 )
 
-func (s *suite) uploader(t *testing.T) core.RemoteUploader {
-	t.Helper()
-	s.writable(t)
-	u, ok := s.b.(core.RemoteUploader)
-	if !ok {
-		if a := s.b.Abilities(); a.PartSize != 0 || a.MaxParts != 0 {
-			t.Errorf("no uploads, but of %d parts of %d bytes", a.MaxParts, a.PartSize)
-		}
-		t.SkipNow()
-	}
-	return u
-}
-
 // putPart uploads a part.
 func (s *suite) putPart(t *testing.T, key, upload string, number int, data []byte, o core.RemotePut) (core.RemotePart, error) {
 	t.Helper()
@@ -64,7 +51,7 @@ func (s *suite) upload(t *testing.T, key string, parts [][]byte, o core.RemotePu
 }
 
 func testUploads(t *testing.T, s *suite) {
-	u := s.uploader(t)
+	u := s.b.(core.RemoteUploader)
 	size := int(s.b.Abilities().PartSize)
 	parts := [][]byte{random(size), random(size + 7), random(11)}
 	whole := slices.Concat(parts...)
@@ -123,7 +110,7 @@ func testUploads(t *testing.T, s *suite) {
 }
 
 func testUploadErrors(t *testing.T, s *suite) {
-	u := s.uploader(t)
+	u := s.b.(core.RemoteUploader)
 	ctx := t.Context()
 	id, err := u.CreateUpload(ctx, s.bucket, "key", core.RemotePut{Size: 5})
 	if err != nil {
@@ -172,11 +159,7 @@ func testUploadErrors(t *testing.T, s *suite) {
 }
 
 func testCopy(t *testing.T, s *suite) {
-	s.writable(t)
-	c, ok := s.b.(core.RemoteCopier)
-	if !ok {
-		t.SkipNow()
-	}
+	c := s.b.(core.RemoteCopier)
 	ctx := t.Context()
 	data := pattern(100_000)
 	from := "dir/from ü+%20"

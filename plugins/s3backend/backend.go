@@ -24,6 +24,12 @@
 // the body is streamed to AWS without, and for another server read twice, to find it:
 // versitygw 1.8.0 for one keeps what came of a body that broke off as if it had been whole.
 //
+// # Requests
+//
+// A call makes one request, but for these: HEAD of what is not there, which another
+// server than AWS is asked again by a GET, because an answer to HEAD does not say what it is that
+// is not there; copies, as follows; and [Backend.Buckets], of more than a page.
+//
 // # Copies
 //
 // [Backend.Copy] asks for the source's HEAD first. Above 5 GiB, and under a condition
@@ -33,6 +39,7 @@ package s3backend
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -43,6 +50,7 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
@@ -121,7 +129,7 @@ func Open(ctx context.Context, o Options) (*Backend, error) {
 	if cfg.Region == "" {
 		cfg.Region = "us-east-1"
 	}
-	b := &Backend{transport: newTransport(o.Connections), region: cfg.Region, maxCopy: maxCopy, partCopy: 1 << 30}
+	b := &Backend{transport: newTransport(o.Connections, cfg.HTTPClient), region: cfg.Region, maxCopy: maxCopy, partCopy: 1 << 30}
 	b.client = s3.NewFromConfig(cfg, func(s *s3.Options) {
 		if st.Endpoint != "" {
 			s.BaseEndpoint = aws.String(st.Endpoint)
@@ -154,9 +162,15 @@ func isAWS(endpoint string) bool {
 	return strings.HasSuffix(h, ".amazonaws.com") || strings.HasSuffix(h, ".amazonaws.com.cn") || strings.HasSuffix(h, ".amazonaws.eu")
 }
 
-func newTransport(connections int) *http.Transport {
+// newTransport makes the transport. sdk is the SDK's own client, which has the
+// certificates that its settings name (ca_bundle).
+func newTransport(connections int, sdk aws.HTTPClient) *http.Transport {
 	if connections <= 0 {
 		connections = 64
+	}
+	var certificates *tls.Config
+	if c, ok := sdk.(*awshttp.BuildableClient); ok {
+		certificates = c.GetTransport().TLSClientConfig
 	}
 	return &http.Transport{
 		Proxy:                 http.ProxyFromEnvironment,
@@ -166,6 +180,7 @@ func newTransport(connections int) *http.Transport {
 		MaxIdleConnsPerHost:   connections,
 		IdleConnTimeout:       50 * time.Second, // S3 closes idle connections after about a minute
 		ExpectContinueTimeout: time.Second,
+		TLSClientConfig:       certificates,
 		DisableCompression:    true, // the bytes as they are kept
 		WriteBufferSize:       64 << 10,
 		ReadBufferSize:        64 << 10,
@@ -202,8 +217,12 @@ func (b *Backend) Buckets(ctx context.Context) ([]string, error) {
 
 // HeadBucket implements [core.Backend].
 func (b *Backend) HeadBucket(ctx context.Context, bucket string) error {
-	c := &call{b: b, op: "head", bucket: bucket}
+	c := &call{b: b, op: "head", bucket: bucket, head: true}
 	_, err := b.client.HeadBucket(c.trace(ctx), &s3.HeadBucketInput{Bucket: &bucket})
+	if b.doubtful(err) { // a listing's answer says what it is that is not there
+		_, err := b.List(ctx, bucket, core.RemoteListOptions{Max: 1})
+		return err
+	}
 	return c.fail(ctx, err)
 }
 

@@ -24,6 +24,7 @@ type call struct {
 	op          string
 	bucket, key string
 	write       bool
+	head        bool        // its answer has no body
 	sent        atomic.Bool // there was a connection to send it on
 	body        *sentBody   // nil if it has none
 }

@@ -60,16 +60,14 @@ func response(err error) *smithyhttp.Response {
 
 // answered says what an answer that is an error means.
 func (c *call) answered(err error, res *smithyhttp.Response) error {
-	var api smithy.APIError
 	code, words := "", ""
-	if errors.As(err, &api) {
+	if api, ok := errors.AsType[smithy.APIError](err); ok {
 		code, words = api.ErrorCode(), api.ErrorMessage()
 	}
 	status := res.StatusCode
 	if status < http.StatusMultipleChoices {
 		// It was done, perhaps; but the answer is no answer.
-		var de *smithy.DeserializationError
-		if errors.As(err, &de) {
+		if de, ok := errors.AsType[*smithy.DeserializationError](err); ok {
 			err = de.Err
 		}
 		return fmt.Errorf("%s: %w: answer with status %d that is not S3's: %w", c, c.unknown(), status, err)
@@ -78,11 +76,11 @@ func (c *call) answered(err error, res *smithyhttp.Response) error {
 	if text == "" {
 		text = http.StatusText(status)
 	}
-	kind, hint := c.kind(status, code, res)
-	if hint != "" {
-		hint = " (" + hint + ")"
+	m := c.meaning(status, code, res)
+	if m.hint != "" {
+		m.hint = " (" + m.hint + ")"
 	}
-	e := fmt.Errorf("%s: %w%s: status %d: %s", c, kind, hint, status, text)
+	e := fmt.Errorf("%s: %w%s: status %d: %s", c, m.kind, m.hint, status, text)
 	if d := retryAfter(res.Header); d > 0 {
 		return &laterError{error: e, after: d}
 	}
@@ -106,83 +104,97 @@ func (c *call) unknown() error {
 	return core.ErrUnavailable
 }
 
-// kind is the error of an answer, with a hint where the server's words may not
-// be plain.
-func (c *call) kind(status int, code string, res *smithyhttp.Response) (kind error, hint string) {
-	if region := c.otherRegion(status, code, res); region != "" {
-		return core.ErrWrongRegion, region
-	}
-	if kind, hint, ok := byCode(code); ok {
-		return kind, hint
-	}
-	switch {
-	case status == http.StatusNotFound && c.key == "":
-		return core.ErrNoSuchBucket, ""
-	case status == http.StatusNotFound:
-		return core.ErrNotFound, ""
-	case status == http.StatusPreconditionFailed:
-		return core.ErrPrecondition, ""
-	case status == http.StatusRequestedRangeNotSatisfiable:
-		return core.ErrRange, ""
-	case status == http.StatusTooManyRequests:
-		return core.ErrThrottled, ""
-	case status == http.StatusServiceUnavailable:
-		return core.ErrUnavailable, ""
-	case status == http.StatusUnauthorized || status == http.StatusForbidden:
-		return core.ErrPermission, ""
-	case status == http.StatusNotImplemented || status == http.StatusMethodNotAllowed:
-		return errors.ErrUnsupported, ""
-	case status >= http.StatusInternalServerError || status < http.StatusBadRequest:
-		return c.unknown(), ""
-	}
-	return core.ErrInvalid, ""
+// meaning is what an answer means, with a hint where the server's words may not be
+// plain.
+type meaning struct {
+	kind error
+	hint string
 }
 
-// byCode is what S3's error codes mean, and what other servers' do.
-func byCode(code string) (kind error, hint string, ok bool) {
+func (c *call) meaning(status int, code string, res *smithyhttp.Response) meaning {
+	if region := c.otherRegion(status, code, res); region != "" {
+		return meaning{core.ErrWrongRegion, region}
+	}
+	if m := byCode(code); m.kind != nil {
+		return m
+	}
+	return meaning{c.byStatus(status), ""}
+}
+
+// byStatus is for answers without a code that is known: those to HEAD, which
+// have no body, and those of something between here and S3.
+func (c *call) byStatus(status int) error {
+	switch {
+	case status == http.StatusNotFound && c.head && c.key == "":
+		return core.ErrNoSuchBucket
+	case status == http.StatusNotFound && c.head:
+		return core.ErrNotFound
+	case status == http.StatusNotFound:
+		return c.unknown() // S3 would have said what it is that is not there
+	case status == http.StatusPreconditionFailed:
+		return core.ErrPrecondition
+	case status == http.StatusRequestedRangeNotSatisfiable:
+		return core.ErrRange
+	case status == http.StatusTooManyRequests:
+		return core.ErrThrottled
+	case status == http.StatusServiceUnavailable:
+		return core.ErrUnavailable
+	case status == http.StatusUnauthorized || status == http.StatusForbidden:
+		return core.ErrPermission
+	case status == http.StatusNotImplemented || status == http.StatusMethodNotAllowed:
+		return errors.ErrUnsupported
+	case status >= http.StatusInternalServerError || status < http.StatusBadRequest:
+		return c.unknown()
+	}
+	return core.ErrInvalid
+}
+
+// byCode is what S3's error codes mean, and what other servers' do; the zero meaning
+// for others.
+func byCode(code string) meaning {
 	switch code {
 	case "NoSuchKey", "NoSuchVersion":
-		return core.ErrNotFound, "", true
+		return meaning{core.ErrNotFound, ""}
 	case "NoSuchBucket":
-		return core.ErrNoSuchBucket, "", true
+		return meaning{core.ErrNoSuchBucket, ""}
 	case "NoSuchUpload":
-		return core.ErrNoSuchUpload, "", true
+		return meaning{core.ErrNoSuchUpload, ""}
 	case "InvalidPart", "InvalidPartOrder":
-		return core.ErrInvalidPart, "", true
+		return meaning{core.ErrInvalidPart, ""}
 	case "EntityTooSmall":
-		return core.ErrPartTooSmall, "", true
+		return meaning{core.ErrPartTooSmall, ""}
 	case "EntityTooLarge", "KeyTooLongError", "MetadataTooLarge":
-		return core.ErrTooLarge, "", true
+		return meaning{core.ErrTooLarge, ""}
 	case "BadDigest", "InvalidDigest", "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch":
-		return core.ErrChecksum, "", true
+		return meaning{core.ErrChecksum, ""}
 	case "InvalidRange":
-		return core.ErrRange, "", true
+		return meaning{core.ErrRange, ""}
 	case "PreconditionFailed":
-		return core.ErrPrecondition, "", true
+		return meaning{core.ErrPrecondition, ""}
 	case "BucketAlreadyExists", "BucketAlreadyOwnedByYou":
-		return core.ErrExists, "", true
+		return meaning{core.ErrExists, ""}
 	case "SlowDown", "Throttling", "ThrottlingException", "RequestLimitExceeded", "TooManyRequests", "TooManyRequestsException", "BandwidthLimitExceeded":
-		return core.ErrThrottled, "", true
+		return meaning{core.ErrThrottled, ""}
 	case "ConditionalRequestConflict", "OperationAborted", "RequestTimeout", "IncompleteBody", "ServiceUnavailable":
-		return core.ErrUnavailable, "", true // nothing was done; it may be tried again
-	case "InvalidAccessKeyId":
-		return core.ErrPermission, "the access key is not known there", true
+		return meaning{core.ErrUnavailable, ""} // nothing was done; it may be tried again
+	case "InvalidAccessKeyId", "XAdminUserNotFound":
+		return meaning{core.ErrPermission, "the access key is not known there"}
 	case "SignatureDoesNotMatch":
-		return core.ErrPermission, "the secret key is another one", true
+		return meaning{core.ErrPermission, "the secret key is another one"}
 	case "RequestTimeTooSkewed":
-		return core.ErrPermission, "this machine's clock is wrong", true
+		return meaning{core.ErrPermission, "this machine's clock is wrong"}
 	case "ExpiredToken", "InvalidToken", "TokenRefreshRequired":
-		return core.ErrPermission, "the session token is not valid any more", true
+		return meaning{core.ErrPermission, "the session token is not valid any more"}
 	case "InvalidObjectState":
-		return core.ErrPermission, "the object is archived and must be restored first", true
+		return meaning{core.ErrPermission, "the object is archived and must be restored first"}
 	case "AccessDenied", "AllAccessDisabled", "AccountProblem", "NotSignedUp":
-		return core.ErrPermission, "", true
+		return meaning{core.ErrPermission, ""}
 	case "NotImplemented", "MethodNotAllowed":
-		return errors.ErrUnsupported, "", true
+		return meaning{errors.ErrUnsupported, ""}
 	case "ObjectParentIsFile", "ExistingObjectIsDirectory":
-		return core.ErrInvalid, "the server keeps objects in directories", true // versitygw
+		return meaning{core.ErrInvalid, "the server keeps objects in directories"} // versitygw
 	}
-	return nil, "", false
+	return meaning{}
 }
 
 // otherRegion says in which region the bucket is, if that is what the answer
@@ -232,6 +244,14 @@ func retryAfter(h http.Header) time.Duration {
 
 // isNoSuchKey says whether the server says that there is no such object.
 func isNoSuchKey(err error) bool {
-	var api smithy.APIError
-	return errors.As(err, &api) && api.ErrorCode() == "NoSuchKey"
+	api, ok := errors.AsType[smithy.APIError](err)
+	return ok && api.ErrorCode() == "NoSuchKey"
+}
+
+// doubtful says whether an answer to HEAD that something is not there may mean
+// something else. AWS is believed, if it was AWS, which names each request. Others were seen to
+// answer so to an access key that they do not know (versitygw 1.8.0).
+func (b *Backend) doubtful(err error) bool {
+	res := response(err)
+	return res != nil && res.StatusCode == http.StatusNotFound && (!b.aws || res.Header.Get("X-Amz-Request-Id") == "")
 }

@@ -20,8 +20,11 @@ func (b *Backend) Head(ctx context.Context, bucket, key string) (core.RemoteObje
 	if err := core.ValidateKey(key); err != nil {
 		return core.RemoteObject{}, err
 	}
-	c := &call{b: b, op: "head", bucket: bucket, key: key}
+	c := &call{b: b, op: "head", bucket: bucket, key: key, head: true}
 	out, err := b.client.HeadObject(c.trace(ctx), &s3.HeadObjectInput{Bucket: &bucket, Key: &key, ChecksumMode: types.ChecksumModeEnabled})
+	if b.doubtful(err) {
+		return b.headByGet(ctx, bucket, key)
+	}
 	if err != nil {
 		return core.RemoteObject{}, c.fail(ctx, err)
 	}
@@ -31,6 +34,18 @@ func (b *Backend) Head(ctx context.Context, bucket, key string) (core.RemoteObje
 	}
 	o.Size = *out.ContentLength
 	return o, nil
+}
+
+// headByGet asks by a GET, whose answer says in its body what it is that is not there.
+func (b *Backend) headByGet(ctx context.Context, bucket, key string) (core.RemoteObject, error) {
+	o, body, err := b.Get(ctx, bucket, key, core.RemoteGet{Length: 1})
+	if errors.Is(err, core.ErrRange) {
+		o, body, err = b.Get(ctx, bucket, key, core.RemoteGet{Length: -1})
+	}
+	if err != nil {
+		return core.RemoteObject{}, err
+	}
+	return o, body.Close()
 }
 
 // Get implements [core.Backend].
