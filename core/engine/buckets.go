@@ -210,14 +210,18 @@ func (o *Objects) SetBucket(ctx context.Context, id core.BucketID, change func(*
 }
 
 // DeleteBucket removes an empty bucket: it refuses writes first, which is in
-// effect only when no node can still accept one, then looks, then removes.
+// effect only when no node can still accept one, then looks, then removes. Of a
+// remote one it forgets what is present; the remote keeps everything.
 func (o *Objects) DeleteBucket(ctx context.Context, alias string) error {
 	n := o.node
 	b, err := o.Bucket(ctx, alias)
 	if err != nil {
 		return err
 	}
-	if err := n.emptyBucket(ctx, b); err != nil {
+	empty := func() error { return n.emptyBucket(ctx, b) }
+	if b.Name.Remote() {
+		empty = func() error { return n.forgetBucket(ctx, &b) }
+	} else if err := empty(); err != nil {
 		return err
 	}
 	closing := b
@@ -225,7 +229,7 @@ func (o *Objects) DeleteBucket(ctx context.Context, alias string) error {
 	if err := n.keeper.one(ctx, core.Change{Kind: core.ChangeSetBucket, Bucket: &closing}); err != nil {
 		return err
 	}
-	if err := n.emptyBucket(ctx, b); err != nil {
+	if err := empty(); err != nil {
 		open := b
 		open.State = core.BucketOK
 		if undo := n.keeper.one(ctx, core.Change{Kind: core.ChangeSetBucket, Bucket: &open}); undo != nil {

@@ -17,6 +17,9 @@ func (o *Objects) List(ctx context.Context, bucket core.Bucket, opt core.ListOpt
 	if opt.Max <= 0 {
 		opt.Max = 1000
 	}
+	if bucket.Name.Remote() {
+		return o.node.listPage(ctx, &bucket, opt)
+	}
 	l := &lister{node: o.node, bucket: &bucket, opt: opt, after: opt.After}
 	err := l.run(ctx)
 	if !l.out.More {
@@ -31,7 +34,10 @@ type lister struct {
 	bucket *core.Bucket
 	opt    core.ListOptions
 	after  string // where the next page of keys begins
+	before string // where the listing ends, "" at the last key
 	out    core.Listing
+	// presence, of a remote bucket, says how much of each object is present.
+	presence []Presence
 }
 
 // full says whether the page has all that it may have.
@@ -41,7 +47,7 @@ func (l *lister) run(ctx context.Context) error {
 	for {
 		want := l.opt.Max - len(l.out.Objects) - len(l.out.Prefixes) + 1
 		found, more, err := l.node.page(ctx, core.Scan{
-			Bucket: l.bucket.ID, Space: core.SpaceObject, Prefix: l.opt.Prefix, AfterKey: l.after,
+			Bucket: l.bucket.ID, Space: core.SpaceObject, Prefix: l.opt.Prefix, AfterKey: l.after, Before: l.before,
 		}, want, true)
 		if err != nil {
 			return err
@@ -74,6 +80,9 @@ func (l *lister) take(found []core.Found) error {
 		if err != nil {
 			return fmt.Errorf("record of %q: %w", f.Key, err)
 		}
+		if l.bucket.Name.Remote() {
+			l.presence = append(l.presence, PresenceOf(rec))
+		}
 		l.out.Objects = append(l.out.Objects, info(l.bucket, f.Key, rec, f.Version))
 		l.out.Next, l.after = f.Key, f.Key
 	}
@@ -103,8 +112,9 @@ const (
 	fullPage  = 16_000
 )
 
-// ListAll lists all objects of a bucket with a prefix and after a key, in order,
-// until yield returns false. An error is the last that is yielded.
+// ListAll lists all objects of a bucket, of a remote one those that are present,
+// with a prefix and after a key, in order, until yield returns false. An error is
+// the last that is yielded.
 func (n *Node) ListAll(ctx context.Context, bucket core.Bucket, prefix, after string, namesOnly bool, yield func(key string, rec *core.Record, err error) bool) {
 	type keys struct {
 		found []core.Found
@@ -119,7 +129,7 @@ func (n *Node) ListAll(ctx context.Context, bucket core.Bucket, prefix, after st
 		c := make(chan keys, 1)
 		wg.Go(func() {
 			found, more, err := n.page(ctx, core.Scan{
-				Bucket: bucket.ID, Space: core.SpaceObject, Prefix: prefix, AfterKey: after, KeysOnly: namesOnly,
+				Bucket: bucket.ID, Space: core.SpaceObject, Prefix: prefix, AfterKey: after, KeysOnly: namesOnly && !bucket.Name.Remote(),
 			}, want, true)
 			c <- keys{found, more, err}
 		})
@@ -139,12 +149,15 @@ func (n *Node) ListAll(ctx context.Context, bucket core.Bucket, prefix, after st
 		}
 		for i := range page.found {
 			rec := &core.Record{}
-			if !namesOnly {
+			if !namesOnly || bucket.Name.Remote() {
 				var err error
 				if rec, err = core.DecodeRecord(page.found[i].Value); err != nil {
 					yield("", nil, fmt.Errorf("record of %q: %w", page.found[i].Key, err))
 					return
 				}
+			}
+			if rec.MetadataOnly() {
+				continue
 			}
 			if !yield(page.found[i].Key, rec, nil) {
 				return

@@ -58,6 +58,13 @@ type Options struct {
 	// reads that wait, instead of trusting the lease: for machines that may be
 	// frozen together with their clocks.
 	ConfirmReads bool
+	// Remote opens the remotes of buckets that others keep; nil refuses such
+	// buckets. RemoteMemory bounds, in bytes, what the node has of their objects
+	// in memory, 0 is 256 MiB. RemoteBlock is what is fetched at a time, 0 is 8
+	// MiB.
+	Remote       OpenRemote
+	RemoteMemory int64
+	RemoteBlock  int64
 	// Params and Rules are the protocol's; leave them zero.
 	Params slot.Params
 }
@@ -82,6 +89,7 @@ type Node struct {
 	garbage *garbage
 	health  *health
 	heal    *reconciler
+	remotes *remotes
 	locks   keyLocks
 	buffers shardio.Pool // for the data of small objects
 	sent    atomic.Int64 // bytes of files that were sent without reading them
@@ -130,6 +138,7 @@ func New(o Options) *Node {
 	n.heal = newReconciler(n)
 	n.driver.holdBack = n.heal.brake.step
 	n.driver.onTaken = n.heal.moves.tookAll
+	n.remotes = newRemotes(n)
 	return n
 }
 
@@ -161,6 +170,9 @@ func (n *Node) serveOther(ctx context.Context, from core.NodeID, method uint16, 
 		return n.serveStatus(ctx)
 	case methodJoin:
 		return n.serveJoin(ctx, req)
+	}
+	if method == methodRemoteGet || method == methodFetch {
+		return n.serveRemote(ctx, method, req)
 	}
 	if f := n.extra[method]; f != nil {
 		return f(ctx, from, req)
@@ -204,7 +216,7 @@ func (n *Node) Run(ctx context.Context) error {
 		n.driver.step(func(s *slot.Node, now core.Instant) { s.SeeMap(now, n.opt.Map) })
 	}
 	for _, f := range []func(context.Context){
-		n.keeper.watch, n.keeper.keep, n.keeper.run, n.garbage.run, n.heal.run, n.heal.follow, n.steward, n.register, n.sweep, n.stewardVoters, n.reclaim, n.watchDisks,
+		n.keeper.watch, n.keeper.keep, n.keeper.run, n.garbage.run, n.heal.run, n.heal.follow, n.steward, n.register, n.sweep, n.stewardVoters, n.reclaim, n.watchDisks, n.remotes.run,
 	} {
 		group.Go(func() { f(ctx) })
 	}
@@ -461,7 +473,7 @@ func (n *Node) NewestMap() *core.Map {
 
 // Methods are the numbers of the engine's own calls.
 func Methods() []uint16 {
-	const last = methodNode
+	const last = methodFetch
 	out := make([]uint16, 0, last)
 	for m := methodMutate; m <= last; m++ {
 		out = append(out, m)

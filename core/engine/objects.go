@@ -274,6 +274,9 @@ func (o *Objects) Head(ctx context.Context, bucket core.Bucket, key string, opt 
 	if err := core.ValidateKey(key); err != nil {
 		return core.ObjectInfo{}, err
 	}
+	if bucket.Name.Remote() {
+		return o.node.headRemote(ctx, &bucket, key, &opt)
+	}
 	rec, row, err := o.node.record(ctx, bucket.ID, key)
 	if err != nil {
 		return core.ObjectInfo{}, err
@@ -297,6 +300,9 @@ func (o *Objects) Get(ctx context.Context, bucket core.Bucket, key string, opt c
 // open opens an object once its conditions hold. If its shards are gone the
 // record was replaced meanwhile, and is read again.
 func (n *Node) open(ctx context.Context, bucket *core.Bucket, key string, opt core.GetOptions, checkCond func(*core.Conditions, string, time.Time) error) (*core.Object, error) {
+	if bucket.Name.Remote() {
+		return n.openRemote(ctx, bucket, key, opt, checkCond)
+	}
 	const tries = 5
 	for i := 0; ; i++ {
 		f, err := n.object(ctx, bucket.ID, key, true)

@@ -101,7 +101,14 @@ func (w *write) propose(ctx context.Context, e core.Entry, need slot.Need) (core
 	n := w.node
 	e.Time = n.clock.Now().UnixMilli()
 	w.proposed = true
+	touch := w.m.session == nil && !w.m.heals
+	if touch {
+		n.remotes.touch(e.Rows)
+	}
 	return n.driver.propose(ctx, w.m.slot, e, need, func(r slot.Result) {
+		if touch {
+			n.remotes.touch(e.Rows)
+		}
 		n.locks.unlock(w.name)
 		if r.Err == nil && len(e.Rows) > 0 {
 			n.garbage.replaced(w.replaced, e.Rows)
@@ -150,6 +157,11 @@ func (w *write) remembered(ctx context.Context, disk Disk) (outcome, bool, error
 func (w *write) check(ctx context.Context) error {
 	if err := w.checkBucket(ctx); err != nil {
 		return err
+	}
+	if w.m.session != nil {
+		if err := w.m.session.guard(); err != nil {
+			return err
+		}
 	}
 	for i := range w.m.checks {
 		c := &w.m.checks[i]
@@ -253,6 +265,7 @@ func (w *write) checkBucket(ctx context.Context) error {
 	for _, m := range []*core.Map{newest, m} {
 		b := m.Bucket(id)
 		switch {
+		case forgets(b, w.m.entry.Rows):
 		case b == nil || b.State == core.BucketDeleting:
 			return fmt.Errorf("bucket %d: %w", id, core.ErrNoSuchBucket)
 		case b.State != core.BucketOK:
@@ -436,5 +449,5 @@ func dataKey(k core.RowKey) core.RowKey {
 
 // hasDataRow says whether the object's data is in a row of its own.
 func hasDataRow(r *core.Record) bool {
-	return r.Inline == nil && len(r.Extents) == 0 && r.Size > 0
+	return r.Inline == nil && len(r.Extents) == 0 && r.Size > 0 && !r.MetadataOnly()
 }

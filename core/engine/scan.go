@@ -262,10 +262,14 @@ func briefValue(f core.Found, r *scanRequest) []byte {
 	if err != nil {
 		return append([]byte(nil), f.Value...)
 	}
-	return core.AppendRecord(nil, &core.Record{
+	b := &core.Record{
 		Size: rec.Size, ETag: rec.ETag, Modified: rec.Modified, Checksum: core.Checksum{Algorithm: rec.Checksum.Algorithm, Composite: rec.Checksum.Composite},
-		Scheme: rec.Scheme,
-	})
+		Scheme: rec.Scheme, Remote: rec.Remote,
+	}
+	if rec.Remote != nil && rec.Remote.Partial {
+		b.Extents = rec.Extents // which say how much is present
+	}
+	return core.AppendRecord(nil, b)
 }
 
 // kept intersects what the disks' readings still hold: each holds the slots of

@@ -24,6 +24,8 @@ const (
 	methodStatus
 	methodJob
 	methodNode
+	methodRemoteGet
+	methodFetch
 )
 
 // mutation is a checked write of one slot: the checks are evaluated and the
@@ -37,11 +39,13 @@ type mutation struct {
 	// be overtaken by the next attempt.
 	fresh bool
 	// heals marks reconcile's own writes. It is not sent.
-	heals  bool
-	slot   core.SlotID
-	need   slot.Need
-	checks []check
-	entry  core.Entry
+	heals bool
+	// session is the one that keeps what it fetched. It is not sent.
+	session *fetchSession
+	slot    core.SlotID
+	need    slot.Need
+	checks  []check
+	entry   core.Entry
 }
 
 // check is a condition on a row's present state.

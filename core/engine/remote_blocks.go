@@ -1,0 +1,232 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"io"
+
+	"github.com/shoalstore/shoal/core"
+)
+
+// has says whether a block is in the cluster: was before, or has been stored. The
+// caller holds mu, as in what follows.
+func (s *fetchSession) has(i int) bool {
+	if s.inline != nil {
+		return true
+	}
+	from := int64(i) * s.block
+	to := from + s.length(i)
+	if s.base != nil && len(s.base.MissingRuns(from, to)) == 0 {
+		return true
+	}
+	for j := range s.runs {
+		if r := &s.runs[j]; r.off <= from && to <= r.off+r.extent.Size {
+			return true
+		}
+	}
+	return false
+}
+
+// runEnd returns where the data ends that is present from off on; off if there
+// is none.
+func runEnd(rec *core.Record, off int64) int64 {
+	switch missing := rec.MissingRuns(off, rec.Size); {
+	case len(missing) == 0:
+		return max(off, rec.Size)
+	default:
+		return max(off, missing[0].Offset)
+	}
+}
+
+// uncommitted returns the run that has a byte and is not in the record yet.
+func (s *fetchSession) uncommitted(off int64) *fetchedRun {
+	for j := range s.runs {
+		if r := &s.runs[j]; !r.committed && r.off <= off && off < r.off+r.extent.Size {
+			return r
+		}
+	}
+	return nil
+}
+
+// ahead is how many blocks are fetched at a time for a reader that has read so
+// many.
+func ahead(done int) int {
+	const most = 8
+	return min(most, 2<<min(done, 2))
+}
+
+// read answers a request: with what is there of the bytes from q.off on, after
+// waiting for the first of them. The answer's data is empty where there is none
+// yet, or the object ends there.
+func (s *fetchSession) read(ctx context.Context, q *fetchRequest) ([]byte, error) {
+	limit, cancel := context.WithTimeout(ctx, answerWithin)
+	defer cancel()
+	late := limit.Done()
+	select {
+	case <-s.opened:
+	case <-late:
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+		return appendAnswer(nil, fetchData, s.number, nil), nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for {
+		if out, done := s.answer(q); done {
+			return out, nil
+		}
+		if r := s.uncommitted(q.off); r != nil && q.off < s.limit() {
+			out, err := s.readRun(ctx, q, *r)
+			if err == nil || ctx.Err() != nil {
+				return out, err
+			}
+			continue
+		}
+		b := s.blockFor(q)
+		if b != nil && s.given(b) > q.off {
+			return s.copy(q, b), nil
+		}
+		s.await(b, late)
+		switch {
+		case s.ended && s.err == nil:
+			return nil, errStopping
+		case ctx.Err() != nil:
+			return nil, context.Cause(ctx)
+		case limit.Err() != nil:
+			return appendAnswer(nil, fetchData, s.number, nil), nil
+		}
+	}
+}
+
+// await waits, with b where it is, until something came or it is late.
+func (s *fetchSession) await(b *block, late <-chan struct{}) {
+	if b != nil {
+		s.use(b)
+		defer s.done(b)
+	}
+	changed := s.changed
+	s.mu.Unlock()
+	defer s.mu.Lock()
+	select {
+	case <-changed:
+	case <-late:
+	}
+}
+
+// answer returns the answers that need no bytes.
+func (s *fetchSession) answer(q *fetchRequest) ([]byte, bool) {
+	var rec []byte
+	if q.describe {
+		rec = core.AppendRecord(nil, &s.rec)
+	}
+	switch {
+	case s.err != nil:
+		return appendErrorAnswer(s.number, nil, s.err), true
+	case q.version != "" && q.version != s.rec.Remote.Version:
+		return appendErrorAnswer(s.number, nil, errChanged), true
+	case q.off > 0 && q.off >= s.rec.Size:
+		return appendErrorAnswer(s.number, rec, fmt.Errorf("%s: byte %d of %d: %w", s, q.off, s.rec.Size, core.ErrRange)), true
+	case s.rec.Size == 0:
+		return appendAnswer(nil, fetchData, s.number, rec), true
+	case s.complete || s.uncommitted(q.off) == nil && s.inline == nil && s.has(int(q.off/s.block)):
+		return appendAnswer(nil, fetchPresent, s.number, rec), true
+	case s.inline != nil && q.off < s.limit():
+		s.over(q, s.until(q))
+		return append(appendAnswer(nil, fetchData, s.number, rec), s.inline[q.off:s.until(q)]...), true
+	}
+	return nil, false
+}
+
+// limit is up to where readers may be given bytes: while the whole is being
+// verified, not the last ones.
+func (s *fetchSession) limit() int64 {
+	if s.sum.on {
+		return max(s.rec.Size-heldBack, 0)
+	}
+	return s.rec.Size
+}
+
+// stop is where a reader will stop.
+func (s *fetchSession) stop(q *fetchRequest) int64 {
+	if q.end >= 0 {
+		return min(q.end, s.rec.Size)
+	}
+	return s.rec.Size
+}
+
+// until is where the answer to a request ends at the latest.
+func (s *fetchSession) until(q *fetchRequest) int64 {
+	return min(q.off+maxAnswer, s.stop(q), s.limit())
+}
+
+// over notes that a reader has been given everything, if so.
+func (s *fetchSession) over(q *fetchRequest, upto int64) {
+	if upto >= s.stop(q) {
+		delete(s.readers, q.reader)
+		s.wake()
+	}
+}
+
+// blockFor returns the block that a reader needs, and has it and the next ones
+// fetched.
+func (s *fetchSession) blockFor(q *fetchRequest) *block {
+	i := int(q.off / s.block)
+	last := int((s.stop(q) + s.block - 1) / s.block)
+	s.want(i, max(i+1, min(last, i+ahead(int((q.off-q.began)/s.block)))))
+	return s.blocks[i]
+}
+
+// given says up to where readers may be given a block's bytes.
+func (s *fetchSession) given(b *block) int64 {
+	return min(int64(b.index)*s.block+int64(b.filled), s.limit())
+}
+
+// copy makes an answer of a block's bytes.
+func (s *fetchSession) copy(q *fetchRequest, b *block) []byte {
+	var rec []byte
+	if q.describe {
+		rec = core.AppendRecord(nil, &s.rec)
+	}
+	from := q.off - int64(b.index)*s.block
+	to := min(s.given(b), s.until(q))
+	n := to - q.off
+	s.over(q, to)
+	s.use(b)
+	s.mu.Unlock()
+	out := appendAnswer(make([]byte, 0, answerHead+len(rec)+int(n)), fetchData, s.number, rec)
+	out = append(out, b.buf[from:from+n]...)
+	s.mu.Lock()
+	s.done(b)
+	return out
+}
+
+// answerHead is about what comes before an answer's bytes.
+const answerHead = 32
+
+// readRun answers from a run that only the session knows. One that cannot be
+// read is forgotten.
+func (s *fetchSession) readRun(ctx context.Context, q *fetchRequest, r fetchedRun) ([]byte, error) {
+	var rec []byte
+	if q.describe {
+		rec = core.AppendRecord(nil, &s.rec)
+	}
+	to := min(s.until(q), r.off+r.extent.Size)
+	n := int(to - q.off)
+	s.mu.Unlock()
+	out := appendAnswer(make([]byte, 0, answerHead+len(rec)+n), fetchData, s.number, rec)
+	head := len(out)
+	out = append(out, make([]byte, n)...)
+	body, err := s.r.node.openExtents(ctx, s.name.bucket, s.name.key, []core.Extent{r.extent}, q.off-r.off, int64(n), false)
+	if err == nil {
+		_, err = io.ReadFull(body, out[head:])
+		_ = body.Close()
+	}
+	s.mu.Lock()
+	if err == nil {
+		s.over(q, to)
+	} else if ctx.Err() == nil {
+		s.lose(&r, err)
+	}
+	return out, err
+}

@@ -1,0 +1,270 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync/atomic"
+
+	"github.com/shoalstore/shoal/core"
+)
+
+// errChanged says that a remote object is not what it was when it was first
+// asked for.
+var errChanged = fmt.Errorf("the object was changed at the remote while it was read: %w", core.ErrPrecondition)
+
+// watch bounds the time for which a remote gives nothing. The session looks at it
+// every now and then.
+type watch struct {
+	session *fetchSession
+	ctx     context.Context //nolint:containedctx // of the requests that are watched
+	cancel  context.CancelCauseFunc
+	last    atomic.Int64 // core.Instant of the last progress; 0: nothing is expected
+}
+
+// newWatch begins to watch; the caller holds mu.
+func (s *fetchSession) newWatch() *watch {
+	w := &watch{session: s}
+	w.ctx, w.cancel = context.WithCancelCause(s.life)
+	w.progress()
+	s.watches[w] = true
+	return w
+}
+
+// progress says that the remote gave something, or is asked only now.
+func (w *watch) progress() { w.last.Store(int64(w.session.r.node.clock.Boot())) }
+
+// pause says that nothing is expected of the remote.
+func (w *watch) pause() { w.last.Store(0) }
+
+// giveUp ends the requests.
+func (w *watch) giveUp() { w.cancel(nil) }
+
+// end ends the watching; the caller does not hold mu.
+func (w *watch) end() {
+	w.cancel(nil)
+	w.session.mu.Lock()
+	defer w.session.mu.Unlock()
+	delete(w.session.watches, w)
+}
+
+// breakOff ends the requests of remotes that have been silent for too long.
+func (s *fetchSession) breakOff() {
+	now := s.r.node.clock.Boot()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for w := range s.watches {
+		if last := core.Instant(w.last.Load()); last != 0 && now.Sub(last) > remotePatience {
+			w.cancel(errSilentRemote)
+		}
+	}
+}
+
+// open makes the first request, which tells what the object is.
+func (s *fetchSession) open(off int64) {
+	s.mu.Lock()
+	w := s.newWatch()
+	s.mu.Unlock()
+	defer close(s.opened)
+	first := off / s.r.block * s.r.block
+	o, body, err := s.ask(w, first)
+	if err != nil {
+		err = remoteError(w.ctx, err)
+		w.end()
+		s.fail(err, s.base != nil && (errors.Is(err, core.ErrNotFound) || errors.Is(err, core.ErrPrecondition)))
+		return
+	}
+	s.learn(&o, first)
+	s.mu.Lock()
+	if body == nil || first%s.block != 0 || s.err != nil || s.ended {
+		s.mu.Unlock()
+		if body != nil {
+			_ = body.Close()
+		}
+		w.end()
+		return
+	}
+	defer s.mu.Unlock()
+	b := s.add(int(first/s.block), w.giveUp)
+	got := min(s.r.block, s.rec.Size-first)
+	s.fetches.Go(func() { s.fetch(w, b, body, got) })
+}
+
+// ask opens the first block, or finds the object empty.
+func (s *fetchSession) ask(w *watch, first int64) (core.RemoteObject, io.ReadCloser, error) {
+	o, body, err := s.bucket.client.Get(w.ctx, s.bucket.name, s.name.key, core.RemoteGet{Offset: first, Length: s.r.block, Version: s.pinned})
+	if errors.Is(err, core.ErrRange) {
+		// It ends before that, or is empty.
+		if o, err = s.bucket.client.Head(w.ctx, s.bucket.name, s.name.key); err == nil && o.Size > first {
+			err = fmt.Errorf("%s: the remote refuses a range of an object of %d bytes from %d on: %w", s, o.Size, first, core.ErrCorrupt)
+		}
+	}
+	if err == nil && s.pinned != "" && o.Version != s.pinned {
+		err = errChanged
+	}
+	if err == nil {
+		w.progress()
+		err = s.bucket.tags(w.ctx, s.name.key, &o)
+	}
+	if err != nil && body != nil {
+		_ = body.Close()
+		body = nil
+	}
+	return o, body, err
+}
+
+// learn takes over what the remote says of the object.
+func (s *fetchSession) learn(o *core.RemoteObject, first int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ended {
+		return
+	}
+	s.rec = recordOfRemote(o, s.bucket.Policy.Scheme)
+	const step = 1 << 20
+	if s.block = s.r.block; o.Size > s.block*maxBlocks {
+		s.block = (o.Size/maxBlocks + step) / step * step
+	}
+	if s.base != nil && s.base.Remote.Version != o.Version {
+		s.base = nil
+	}
+	if first == 0 && s.base == nil {
+		if s.sum = newSummer(o); s.sum.on && o.Size > 0 {
+			s.fetches.Go(s.verify)
+		}
+	}
+	if o.Size == 0 {
+		s.sum.on, s.inline = false, []byte{}
+	}
+}
+
+// add begins a block, which the caller has fetched; it holds mu.
+func (s *fetchSession) add(i int, cancel func()) *block {
+	b := &block{session: s, index: i, users: 1, cancel: cancel}
+	s.blocks[i] = b
+	return b
+}
+
+// want has blocks fetched that a reader needs now or will soon; the caller holds
+// mu.
+func (s *fetchSession) want(from, to int) {
+	if s.err != nil || s.ended {
+		return
+	}
+	for i := from; i < to; i++ {
+		if s.blocks[i] != nil || s.has(i) {
+			continue
+		}
+		w := s.newWatch()
+		b := s.add(i, w.giveUp)
+		s.fetches.Go(func() { s.fetch(w, b, nil, 0) })
+	}
+}
+
+// fetch fills a block, first from a body of n bytes if there is one.
+func (s *fetchSession) fetch(w *watch, b *block, body io.ReadCloser, n int64) {
+	defer w.end()
+	err := s.fill(w, b, body, n)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case err == nil:
+		b.full = true
+	case b.gone: // nobody wants it any more
+	default:
+		s.mu.Unlock()
+		err = remoteError(w.ctx, err)
+		s.fail(err, errors.Is(err, core.ErrPrecondition) || errors.Is(err, core.ErrNotFound) || errors.Is(err, core.ErrCorrupt))
+		s.mu.Lock()
+	}
+	s.done(b)
+	s.tell()
+	s.wake()
+}
+
+func (s *fetchSession) fill(w *watch, b *block, body io.ReadCloser, n int64) error {
+	length := s.length(b.index)
+	w.pause()
+	buf, err := s.r.memory.acquire(w.ctx, int(length))
+	w.progress()
+	if err != nil {
+		if body != nil {
+			_ = body.Close()
+		}
+		return err
+	}
+	s.mu.Lock()
+	b.buf = buf
+	s.mu.Unlock()
+	for off := int64(0); off < length; {
+		if body == nil {
+			n = length - off
+			var o core.RemoteObject
+			o, body, err = s.bucket.client.Get(w.ctx, s.bucket.name, s.name.key, core.RemoteGet{
+				Offset: int64(b.index)*s.block + off, Length: n, Version: s.rec.Remote.Version,
+			})
+			if err != nil {
+				return s.refused(err)
+			}
+			if err := s.same(&o); err != nil {
+				_ = body.Close()
+				return err
+			}
+		}
+		err = s.take(b, body, buf[off:min(off+n, length)], w)
+		_ = body.Close()
+		if err != nil {
+			return err
+		}
+		off += n
+		body = nil
+	}
+	return nil
+}
+
+// refused says what it means that a remote does not give a range of what it had.
+func (s *fetchSession) refused(err error) error {
+	switch {
+	case errors.Is(err, core.ErrPrecondition), errors.Is(err, core.ErrNotFound):
+		return fmt.Errorf("%s: %w (%v)", s, errChanged, err) //nolint:errorlint // that it is not there now does not say that it was not
+	case errors.Is(err, core.ErrRange):
+		return fmt.Errorf("%s: the remote refuses a range of what has %d bytes: %w", s, s.rec.Size, core.ErrCorrupt)
+	}
+	return err
+}
+
+// same verifies that an answer is of the object that the first one was of.
+func (s *fetchSession) same(o *core.RemoteObject) error {
+	if o.Version != s.rec.Remote.Version || o.Size != s.rec.Size || o.ETag != s.rec.ETag {
+		return fmt.Errorf("%s: asked for version %q of %d bytes, the remote answers with %q of %d: %w",
+			s, s.rec.Remote.Version, s.rec.Size, o.Version, o.Size, errChanged)
+	}
+	return nil
+}
+
+// take reads exactly len(p) bytes and tells readers of them as they come.
+func (s *fetchSession) take(b *block, body io.Reader, p []byte, w *watch) error {
+	for len(p) > 0 {
+		k, err := body.Read(p)
+		if k > 0 {
+			w.progress()
+			p = p[k:]
+			s.mu.Lock()
+			b.filled += k
+			s.tell()
+			s.mu.Unlock()
+		}
+		if err != nil && len(p) > 0 {
+			if errors.Is(err, io.EOF) {
+				return fmt.Errorf("%s: the remote's answer ends %d bytes early: %w", s, len(p), core.ErrCorrupt)
+			}
+			return err
+		}
+	}
+	var more [1]byte
+	if k, _ := body.Read(more[:]); k > 0 {
+		return fmt.Errorf("%s: the remote's answer is longer than what was asked for: %w", s, core.ErrCorrupt)
+	}
+	return nil
+}
