@@ -48,7 +48,7 @@ written as a path (/x, ./x, -) is a file here: as "shoal put" and "shoal get".`,
 		if to.Key, err = destinationKey(from.Key, to.Key); err != nil {
 			return err
 		}
-		info, err := o.copyObject(ctx, c, from, to)
+		info, err := o.copyObject(ctx, c, from, to, latestFlags{j.jobSpec.Latest, j.jobSpec.Sync})
 		if err != nil {
 			return at(from, err)
 		}

@@ -222,7 +222,7 @@ Of two buckets, all objects are moved by a job, as "shoal cp" copies them.`,
 		if from == to {
 			return usagef("%s: source and destination are the same", from)
 		}
-		info, err := o.copyObject(ctx, c, from, to)
+		info, err := o.copyObject(ctx, c, from, to, latestFlags{j.jobSpec.Latest, j.jobSpec.Sync})
 		if err != nil {
 			return at(from, err)
 		}
@@ -246,7 +246,7 @@ type copiedObject struct {
 }
 
 // copyObject copies one version of an object within the cluster.
-func (o *options) copyObject(ctx context.Context, c *client.Client, from, to core.URI) (copiedObject, error) {
+func (o *options) copyObject(ctx context.Context, c *client.Client, from, to core.URI, l latestFlags) (copiedObject, error) {
 	src, err := c.Bucket(ctx, from.Bucket)
 	if err != nil {
 		return copiedObject{}, err
@@ -255,7 +255,7 @@ func (o *options) copyObject(ctx context.Context, c *client.Client, from, to cor
 	if err != nil {
 		return copiedObject{}, err
 	}
-	was, err := c.Head(ctx, src.Alias, from.Key)
+	was, err := l.head(ctx, c, src.Alias, from.Key)
 	if err != nil {
 		return copiedObject{}, err
 	}

@@ -75,13 +75,14 @@ func codeOf(err error) string {
 
 // Kinds are the kinds of jobs that can be started.
 func Kinds() []string {
-	return []string{KindCopy, KindRebalance, KindResilver, KindScrub}
+	return []string{KindCopy, KindEvict, KindRebalance, KindResilver, KindScrub}
 }
 
 // The kinds. Rebalance and resilver are the same act, reconcile, under the
 // names that users look for.
 const (
 	KindCopy      = "copy-bck"
+	KindEvict     = "evict"
 	KindRebalance = "rebalance"
 	KindResilver  = "resilver"
 	KindScrub     = "scrub"
@@ -105,6 +106,9 @@ func (r *run) action(m *core.Map, phase State) (action, []core.BucketID, error) 
 		return countObject, buckets, nil
 	case r.spec.Kind == KindCopy:
 		act, err := r.copier(m)
+		return act, buckets, err
+	case r.spec.Kind == KindEvict:
+		act, err := r.evicter(m)
 		return act, buckets, err
 	case r.spec.Kind == KindScrub:
 		return r.repair(true), buckets, nil
@@ -148,6 +152,40 @@ func (r *run) copier(m *core.Map) (action, error) {
 			return result{end: endSkipped, why: Error{Code: "skipped", Message: why}}, nil
 		}
 		return result{out: Amount{1, out.Size}}, nil
+	}, nil
+}
+
+// about says whether a job is about an object that its selection takes: of a
+// remote bucket only what is present counts, and not what is merely known.
+func (s *Spec) about(rec *core.Record) bool {
+	switch {
+	case !rec.MetadataOnly():
+		return true
+	case s.Kind == KindCopy:
+		return false
+	}
+	return s.Kind != KindEvict || !s.KeepMetadata
+}
+
+// evicter drops the copies of a remote bucket's objects.
+func (r *run) evicter(m *core.Map) (action, error) {
+	b := m.Bucket(r.spec.FromID)
+	if b == nil {
+		return nil, fmt.Errorf("the bucket of the job was removed: %w", core.ErrNoSuchBucket)
+	}
+	return func(ctx context.Context, _ core.BucketID, f *core.Found, _ *core.Record) (result, error) {
+		const tries = 5
+		for i := 0; ; i++ {
+			_, err := r.m.o.Node.Evict(ctx, *b, f.Key, core.Version{}, r.spec.KeepMetadata)
+			switch {
+			case errors.Is(err, core.ErrNotFound):
+				return result{}, nil // somebody else dropped it
+			case !errors.Is(err, core.ErrConflict):
+				return result{}, err
+			case i == tries:
+				return result{end: endSkipped, why: Error{Code: "skipped", Message: "it is being written"}}, nil
+			}
+		}
 	}, nil
 }
 

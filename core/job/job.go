@@ -56,7 +56,9 @@ type Spec struct {
 	ByteRate        int64         `json:"byte_rate,omitempty"`
 	ContinueOnError bool          `json:"cont_on_err,omitempty"`
 	Unavailable     time.Duration `json:"unavailable_timeout,omitempty"`
-	Created         time.Time     `json:"created"`
+	// KeepMetadata, of evictions, keeps what is known of the objects.
+	KeepMetadata bool      `json:"keep_md,omitempty"`
+	Created      time.Time `json:"created"`
 }
 
 // Amount counts objects and their bytes.

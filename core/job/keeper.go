@@ -309,6 +309,11 @@ func (m *Manager) prepare(ctx context.Context, s *Spec) error {
 			s.Prefix = u.Key
 		}
 	}
+	if s.Kind == KindEvict {
+		if u, err := core.ParseURI(s.From); s.From == "" || err == nil && !u.Bucket.Remote() {
+			return fmt.Errorf("evict %s: want a remote bucket, which keeps what is dropped here: %w", s.From, core.ErrInvalid)
+		}
+	}
 	if s.Kind != KindCopy {
 		if s.To != "" {
 			return fmt.Errorf("%s takes no destination: %w", s.Kind, core.ErrInvalid)

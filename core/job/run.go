@@ -470,8 +470,8 @@ func (p *pass) one(ctx context.Context, b core.BucketID, pr *progress, f *core.F
 	if err != nil {
 		return fmt.Errorf("record of %q: %w", f.Key, err)
 	}
-	if p.r.spec.Kind == KindCopy && rec.MetadataOnly() {
-		return nil // not present, so not what the job is about
+	if !p.r.spec.about(rec) {
+		return nil
 	}
 	if p.keep {
 		if err := p.r.limit.wait(ctx, rec.Size); err != nil {

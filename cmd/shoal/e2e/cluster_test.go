@@ -45,15 +45,22 @@ func startCluster(t *testing.T, nodes, disks int) *cluster {
 // startClusterOf is startCluster with a program for the nodes.
 func startClusterOf(t *testing.T, program string, nodes, disks int) *cluster {
 	t.Helper()
+	return startPlan(t, program, devcluster.Plan{Nodes: nodes, Disks: disks})
+}
+
+// startPlan is startClusterOf that makes all of a plan, with more of an
+// environment.
+func startPlan(t *testing.T, program string, p devcluster.Plan, env ...string) *cluster {
+	t.Helper()
 	name := strings.ToLower(strings.ReplaceAll(t.Name(), "/", "-"))
 	c := &cluster{
 		Cluster: devcluster.New(devcluster.Options{
-			StateDir: os.Getenv(stateVar), Name: name, Executable: program, Env: os.Environ(), Report: t.Logf,
+			StateDir: os.Getenv(stateVar), Name: name, Executable: program, Env: append(os.Environ(), env...), Report: t.Logf,
 		}),
 		t: t, name: name, urls: map[string]string{}, logs: map[string]string{},
 	}
 	start := time.Now()
-	if err := c.Up(t.Context(), devcluster.Plan{Nodes: nodes, Disks: disks}); err != nil {
+	if err := c.Up(t.Context(), p); err != nil {
 		t.Fatalf("start a cluster: %v", err)
 	}
 	t.Cleanup(func() {
@@ -72,7 +79,7 @@ func startClusterOf(t *testing.T, program string, nodes, disks int) *cluster {
 		c.nodes = append(c.nodes, n.Name)
 		c.urls[n.Name], c.logs[n.Name] = n.URL(), n.Log
 	}
-	t.Logf("%d nodes of %d disks ready after %s", nodes, disks, since(start))
+	t.Logf("%d nodes of %d disks ready after %s", p.Nodes, p.Disks, since(start))
 	return c
 }
 

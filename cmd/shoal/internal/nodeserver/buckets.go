@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"iter"
 	"slices"
+	"sync"
 
 	"github.com/shoalstore/shoal/core"
 	"github.com/shoalstore/shoal/core/engine"
@@ -167,32 +168,58 @@ func (b bucketService) present(ctx context.Context, x core.Bucket, o apiserver.L
 	})
 }
 
-// remote lists what the remote has.
+// remote lists what the remote has, and says what of it is present. The next page
+// is fetched while one is delivered.
 func (b bucketService) remote(ctx context.Context, x core.Bucket, o apiserver.ListOptions, yield func(api.Object, error) bool) {
 	k, err := b.s.backend(x.Name, x.Remote)
 	if err != nil {
-		yield(api.Object{}, err)
+		yield(api.Object{}, remoteError(x.Name, err))
 		return
 	}
 	most := max(k.Abilities().PageSize, 1)
-	if o.Max > 0 {
+	if o.Max > 0 && o.Presence == api.AnyPresence {
 		most = min(most, o.Max)
 	}
-	for after := o.After; ; {
-		page, err := listRemote(ctx, k, x, core.RemoteListOptions{Prefix: o.Prefix, After: after, Max: most})
-		if err != nil {
-			yield(api.Object{}, remoteError(x.Name, err))
+	type answer struct {
+		page engine.RemotePage
+		err  error
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel()
+	fetch := func(after string) <-chan answer {
+		c := make(chan answer, 1)
+		wg.Go(func() {
+			ctx, cancel := withPatience(ctx)
+			defer cancel()
+			page, err := b.s.node.ListRemote(ctx, x, core.RemoteListOptions{Prefix: o.Prefix, After: after, Max: most})
+			c <- answer{page, err}
+		})
+		return c
+	}
+	left := o.Max
+	for next := fetch(o.After); next != nil; {
+		a := <-next
+		if a.err != nil {
+			yield(api.Object{}, remoteError(x.Name, a.err))
 			return
 		}
-		for i := range page.Objects {
-			r := &page.Objects[i]
-			if !yield(api.Object{Name: r.Key, Size: r.Size, ETag: r.ETag, Modified: r.Modified}, nil) {
+		next = nil
+		if a.page.More && (o.Max == 0 || left > len(a.page.Objects) || o.Presence != api.AnyPresence) {
+			next = fetch(a.page.Next)
+		}
+		for i := range a.page.Objects {
+			r := &a.page.Objects[i]
+			if o.Presence == api.NotCached && r.Presence != engine.NotPresent {
+				continue
+			}
+			if !yield(api.Object{
+				Name: r.Key, Size: r.Size, ETag: r.ETag, Modified: r.Modified, Cached: r.Presence == engine.Whole, Part: r.Presence == engine.InPart,
+			}, nil) {
 				return
 			}
+			left--
 		}
-		if !page.More {
-			return
-		}
-		after = page.Next
 	}
 }

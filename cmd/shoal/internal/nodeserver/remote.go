@@ -10,11 +10,16 @@ import (
 	"time"
 
 	"github.com/shoalstore/shoal/core"
+	"github.com/shoalstore/shoal/core/remote"
 	"github.com/shoalstore/shoal/plugins/api"
 )
 
-// accessPatience bounds how long the first request to a remote bucket may take.
-const accessPatience = 10 * time.Second
+// A first request to a remote bucket is repeated for so long if it fails for what
+// may pass, and may take so long in all: somebody waits for it.
+const (
+	accessTries    = 3 * time.Second
+	accessPatience = 10 * time.Second
+)
 
 // backend returns what speaks to the remote of a bucket.
 func (s *server) backend(name core.BucketName, set core.RemoteSettings) (core.Backend, error) {
@@ -36,7 +41,7 @@ func remoteName(name core.BucketName, set core.RemoteSettings) string {
 // which it is: those given or, where they say nothing, those of the one account
 // that can reach it. With create it is made if it is not there.
 func (s *server) reach(ctx context.Context, name core.BucketName, set core.RemoteSettings, create bool) (core.RemoteSettings, error) {
-	err := s.head(ctx, name, set)
+	err := s.head(ctx, name, set, accessTries)
 	if err == nil {
 		return set, nil
 	}
@@ -59,20 +64,29 @@ func (s *server) reach(ctx context.Context, name core.BucketName, set core.Remot
 	return set, nil
 }
 
-// head asks once whether a bucket is accessible, with the patience that a user
-// has.
-func (s *server) head(ctx context.Context, name core.BucketName, set core.RemoteSettings) error {
+// head asks whether a bucket is accessible, again for so long if that may help.
+func (s *server) head(ctx context.Context, name core.BucketName, set core.RemoteSettings, tries time.Duration) error {
 	k, err := s.backend(name, set)
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, accessPatience, errNoAnswer)
+	ctx, cancel := firstAccess(ctx, tries)
 	defer cancel()
 	return k.HeadBucket(ctx, remoteName(name, set))
 }
 
+// firstAccess bounds a request that tells whether a bucket is accessible.
+func firstAccess(ctx context.Context, tries time.Duration) (context.Context, context.CancelFunc) {
+	return context.WithTimeoutCause(remote.WithPatience(ctx, tries), accessPatience, errNoAnswer)
+}
+
+// withPatience bounds another request that somebody waits for.
+func withPatience(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeoutCause(remote.WithPatience(ctx, accessPatience), 3*accessPatience, errNoAnswer)
+}
+
 // errNoAnswer ends the wait for a remote.
-var errNoAnswer = fmt.Errorf("no answer within %s: %w", accessPatience, core.ErrUnavailable)
+var errNoAnswer = fmt.Errorf("no answer in time: %w", core.ErrUnavailable)
 
 // accountsWith are the named accounts that can reach the bucket, by name.
 func (s *server) accountsWith(ctx context.Context, name core.BucketName) []string {
@@ -84,7 +98,7 @@ func (s *server) accountsWith(ctx context.Context, name core.BucketName) []strin
 			continue
 		}
 		wg.Go(func() {
-			if s.head(ctx, name, core.RemoteSettings{Account: account}) == nil {
+			if s.head(ctx, name, core.RemoteSettings{Account: account}, 0) == nil {
 				mu.Lock()
 				defer mu.Unlock()
 				out = append(out, account)
@@ -118,7 +132,7 @@ func (s *server) makeBucket(ctx context.Context, name core.BucketName, set core.
 	if !ok {
 		return fmt.Errorf("buckets of %s:// cannot be created from here: %w", name.Provider, errors.ErrUnsupported)
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, 3*accessPatience, errNoAnswer)
+	ctx, cancel := withPatience(ctx)
 	defer cancel()
 	return maker.CreateBucket(ctx, remoteName(name, set))
 }
@@ -147,7 +161,7 @@ func remoteError(name core.BucketName, err error) error {
 		e.Message = fmt.Sprintf("%s: the remote asks for fewer requests: %v", name, err)
 	case errors.Is(err, core.ErrUnavailable), errors.Is(err, context.DeadlineExceeded):
 		e.Code = api.CodeRemote
-		e.Message = fmt.Sprintf("%s: the remote cannot be reached: %v", name, err)
+		e.Message = fmt.Sprintf("%s: the remote is not available: %v", name, err)
 	default:
 		return fmt.Errorf("%s: %w", name, err)
 	}
@@ -157,7 +171,7 @@ func remoteError(name core.BucketName, err error) error {
 // listRemote lists a page. A remote that does not answer in time is told of
 // rather than waited for.
 func listRemote(ctx context.Context, k core.Backend, x core.Bucket, o core.RemoteListOptions) (core.RemoteListing, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, 3*accessPatience, errNoAnswer)
+	ctx, cancel := withPatience(ctx)
 	defer cancel()
 	if o.Max == 0 {
 		o.Max = max(k.Abilities().PageSize, 1)
@@ -224,7 +238,7 @@ func (s *server) listAccount(ctx context.Context, p core.Provider, set core.Remo
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, 3*accessPatience, errNoAnswer)
+	ctx, cancel := firstAccess(ctx, accessTries)
 	defer cancel()
 	return k.Buckets(ctx)
 }

@@ -97,7 +97,7 @@ func TestReach(t *testing.T) {
 		{"none", core.RemoteSettings{}, false, core.RemoteSettings{}, core.ErrNoSuchBucket, "no such bucket at the remote"},
 		{"new", core.RemoteSettings{}, true, core.RemoteSettings{}, nil, ""},
 		{"new", far, true, far, errors.ErrUnsupported, "cannot be created"},
-		{"own", core.RemoteSettings{Account: "down"}, false, core.RemoteSettings{}, core.ErrUnavailable, "cannot be reached"},
+		{"own", core.RemoteSettings{Account: "down"}, false, core.RemoteSettings{}, core.ErrUnavailable, "not available"},
 	} {
 		got, err := s.reach(t.Context(), core.BucketName{Provider: core.S3, Name: v.name}, v.set, v.create)
 		if v.says == "" {

@@ -7,6 +7,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/shoalstore/shoal/core/remote"
 	"github.com/shoalstore/shoal/plugins/api"
 )
 
@@ -17,8 +18,30 @@ type remoteKind struct{ backend, op string }
 // that are under way or wait now.
 type remoteCount struct {
 	requests, errors, throttled int64
+	kinds                       map[string]int64 // of errors
 	bytesIn, bytesOut           int64
 	inFlight, waiting           int
+	waited                      time.Duration
+}
+
+// countsOf are the counts of a pool of clients. That an object is not there, or
+// that a condition does not hold, is an answer and no error.
+func countsOf(p *remote.Pool) map[remoteKind]remoteCount {
+	out := map[remoteKind]remoteCount{}
+	for _, s := range p.Stats() {
+		c := remoteCount{
+			requests: s.Requests, throttled: s.Throttled, bytesIn: s.BytesIn, bytesOut: s.BytesOut,
+			inFlight: s.InFlight, waiting: s.Waiting, waited: s.Waited, kinds: map[string]int64{},
+		}
+		for kind, n := range s.Errors {
+			if kind != "not_found" && kind != "precondition" {
+				c.errors += n
+				c.kinds[string(kind)] = n
+			}
+		}
+		out[remoteKind{s.Backend, string(s.Op)}] = c
+	}
+	return out
 }
 
 // remoteMeter turns counts into rates. Its owner's mutex guards it.
@@ -108,7 +131,11 @@ func (c *nodeCollector) collectRemotes(ch chan<- prometheus.Metric) {
 			ch <- prometheus.MustNewConstMetric(desc(name, help, "backend", "op"), t, v, kind.backend, kind.op)
 		}
 		metric(prometheus.CounterValue, "remote_requests_total", "Requests to the remotes of buckets, repetitions included.", float64(n.requests))
-		metric(prometheus.CounterValue, "remote_errors_total", "Requests to remotes that failed, of what was not there and conditions that did not hold apart.", float64(n.errors))
+		for why, failed := range n.kinds {
+			ch <- prometheus.MustNewConstMetric(desc("remote_errors_total", "Requests to remotes that failed, but for what was not there and conditions that did not hold.", "backend", "op", "kind"),
+				prometheus.CounterValue, float64(failed), kind.backend, kind.op, why)
+		}
+		metric(prometheus.CounterValue, "remote_wait_seconds_total", "Time that calls waited for their turn, and between a request and its repetition.", n.waited.Seconds())
 		metric(prometheus.CounterValue, "remote_throttled_total", "Requests that a remote answered by asking for fewer.", float64(n.throttled))
 		metric(prometheus.CounterValue, "remote_received_bytes_total", "Bytes of objects from remotes.", float64(n.bytesIn))
 		metric(prometheus.CounterValue, "remote_sent_bytes_total", "Bytes of objects to remotes.", float64(n.bytesOut))

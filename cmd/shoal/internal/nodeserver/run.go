@@ -261,7 +261,7 @@ func (r refusingCoder) Repair(context.Context, core.RepairSpec) (core.Extent, er
 }
 
 // serve puts the parts together and runs them.
-func (s *server) serve(ctx context.Context, known *core.Map, voter slot.VoterState) error {
+func (s *server) serve(ctx context.Context, known *core.Map, voter slot.VoterState) (err error) {
 	listeners, err := s.listen()
 	if err != nil {
 		return err
@@ -279,7 +279,12 @@ func (s *server) serve(ctx context.Context, known *core.Map, voter slot.VoterSta
 	defer s.bus.Close()
 	s.meter = newMeter(s.clock, s.state.id.Node)
 	s.events = newPublisher(s)
+	pool := s.newPool(ctx)
+	defer func() { err = errors.Join(err, pool.Close()) }()
+	s.remotes = remotesOf(pool)
+	s.meter.remotes.counts = func() map[remoteKind]remoteCount { return countsOf(pool) }
 	s.node = engine.New(engine.Options{
+		Remote: s.remotes,
 		OnMap: s.events.onMap,
 		Self:  self(s.cfg), Boot: s.boot, Transport: transport{s.peers}, Register: s.bus.Map(),
 		Clock: s.clock, Log: s.log, Voter: voter, SaveVoter: s.state.saveVoter, Map: known, SaveMap: s.state.saveMap,
