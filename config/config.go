@@ -198,8 +198,11 @@ type GSAccount struct {
 	CredentialsFile string `key:"credentials_file"`
 	Anonymous       bool   `key:"anonymous"`
 	// Project is the one whose buckets are listed and in which they are made.
-	Project  string `key:"project"`
-	Requests int    `key:"requests"`
+	Project string `key:"project"`
+	// Conditions: the server at Endpoint is known to hold to preconditions of
+	// writes, as Google's is.
+	Conditions bool `key:"conditions"`
+	Requests   int  `key:"requests"`
 }
 
 // HTTPBackends are about http:// and https:// origins.

@@ -154,7 +154,7 @@ func ResolveURI(s string, roots map[string]string) (URI, error) {
 		under, in := strings.CutPrefix(file+"/", dir+"/")
 		switch {
 		case dir == "":
-			under, in = file+"/", true
+			under = file + "/"
 		case !in:
 			continue
 		}

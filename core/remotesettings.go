@@ -3,19 +3,15 @@ package core
 import (
 	"fmt"
 	"net/url"
+	"slices"
 	"strings"
 )
 
 // Validate says what is wrong with the settings for a bucket of p.
 func (s RemoteSettings) Validate(p Provider) error {
 	only := func(name string, set bool, of ...Provider) error {
-		if !set {
+		if !set || slices.Contains(of, p) {
 			return nil
-		}
-		for _, o := range of {
-			if o == p {
-				return nil
-			}
 		}
 		return fmt.Errorf("%s has no meaning for buckets of %s://: %w", name, p, ErrInvalid)
 	}
@@ -27,7 +23,7 @@ func (s RemoteSettings) Validate(p Provider) error {
 		only("name", s.Name != "", S3, GCS),
 		only("anonymous", s.Anonymous, S3, GCS),
 		only("path_style", s.PathStyle, S3),
-		only("conditions", s.Conditions, S3),
+		only("conditions", s.Conditions, S3, GCS),
 	} {
 		if err != nil {
 			return err

@@ -37,7 +37,7 @@ func TestRemoteSettings(t *testing.T) {
 		{GCS, RemoteSettings{Region: "eu"}, "region has no"},
 		{GCS, RemoteSettings{Profile: "eu"}, "profile has no"},
 		{GCS, RemoteSettings{PathStyle: true}, "path_style has no"},
-		{GCS, RemoteSettings{Conditions: true}, "conditions has no"},
+		{HTTP, RemoteSettings{Conditions: true}, "conditions has no"},
 		{S3, RemoteSettings{Account: "A"}, `account "A"`},
 		{S3, RemoteSettings{Endpoint: "h:9000"}, "endpoint: want http://"},
 		{S3, RemoteSettings{Endpoint: "http://user:hidden@h"}, "endpoint: want http://"},
