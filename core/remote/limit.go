@@ -29,6 +29,9 @@ type permit struct {
 
 // acquire waits for a permit, or for the end of ctx.
 func (l *limiter) acquire(ctx context.Context) (*permit, error) {
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
 	l.mu.Lock()
 	if l.waiters.Len() == 0 && l.used < int(l.allowed) {
 		defer l.mu.Unlock()
@@ -45,10 +48,9 @@ func (l *limiter) acquire(ctx context.Context) (*permit, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	select {
-	case p := <-got: // it came in between
+	case <-got: // it came in between
 		l.used--
 		l.wake()
-		_ = p
 	default:
 		l.waiters.Remove(e)
 	}

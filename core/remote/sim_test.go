@@ -16,7 +16,7 @@ import (
 
 var (
 	seedFlag  = flag.Uint64("seed", 0, "first seed; 0 takes one from the clock")
-	countFlag = flag.Int("n", 0, "number of seeds; 0 is 10000")
+	countFlag = flag.Int("n", 0, "number of seeds; 0 is 4000")
 	traceFlag = flag.Bool("show", false, "print what happens")
 )
 
@@ -722,7 +722,7 @@ func TestSimulation(t *testing.T) {
 		first = uint64(time.Now().UnixNano()) % 1_000_000_000
 	}
 	if count == 0 {
-		count = 10000
+		count = 4000
 	}
 	t.Logf("seeds %d to %d", first, first+uint64(count)-1)
 	var trace func(string, ...any)
