@@ -27,18 +27,13 @@ package gcsbackend
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
 	"net/netip"
 	"net/url"
-	"os"
 	"strings"
 
-	"cloud.google.com/go/auth"
-	"cloud.google.com/go/auth/credentials"
-	"cloud.google.com/go/auth/httptransport"
 	"cloud.google.com/go/storage"
 	"google.golang.org/api/iterator"
 	"google.golang.org/api/option"
@@ -88,7 +83,8 @@ type Backend struct {
 	client *storage.Client
 	http   *http.Client
 	base   url.URL
-	google bool // it is Google's own
+	google bool    // it is Google's own
+	signed *signed // nil without credentials
 }
 
 var (
@@ -98,22 +94,30 @@ var (
 	_ core.RemoteBucketMaker = (*Backend)(nil)
 )
 
-// Open returns a backend. It makes no request to the storage; finding the
-// credentials may ask the machine's metadata.
+// Open returns a backend. It makes no request; whether the default credentials are
+// to be found turns out when the first one needs them.
 func Open(ctx context.Context, o Options) (*Backend, error) {
 	base, google, err := endpoint(o.Endpoint)
 	if err != nil {
 		return nil, err
 	}
+	transport := remotehttp.Transport(o.Guard)
 	b := &Backend{o: o, base: base, google: google, http: &http.Client{
-		Transport: remotehttp.Transport(o.Guard),
+		Transport: transport,
 		// The storage sends nobody elsewhere; credentials must not go there.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}
 	if !o.Anonymous {
-		if err := b.signIn(ctx); err != nil {
-			return nil, err
+		if base.Scheme == "http" && !loopback(base.Hostname()) {
+			return nil, fmt.Errorf("gs: endpoint %s: credentials are not sent without TLS; use https, or anonymous access: %w", base.String(), core.ErrInvalid)
 		}
+		b.signed = &signed{file: o.CredentialsFile, base: transport}
+		if o.CredentialsFile != "" {
+			if _, err := b.signed.find(); err != nil {
+				return nil, fmt.Errorf("gs: %w", err)
+			}
+		}
+		b.http.Transport = b.signed
 	}
 	api := base
 	api.Path = "/storage/v1/"
@@ -148,44 +152,6 @@ func endpoint(s string) (u url.URL, google bool, err error) {
 	return url.URL{Scheme: p.Scheme, Host: p.Host}, google, nil
 }
 
-// signIn makes the client sign its requests.
-func (b *Backend) signIn(ctx context.Context) error {
-	if b.base.Scheme == "http" && !loopback(b.base.Hostname()) {
-		return fmt.Errorf("gs: endpoint %s: credentials are not sent without TLS; use https, or anonymous access: %w", b.base.String(), core.ErrInvalid)
-	}
-	found, err := b.credentials()
-	if err != nil {
-		return fmt.Errorf("gs: no credentials (for public objects ask for anonymous access): %w: %w", core.ErrPermission, err)
-	}
-	if b.o.Project == "" {
-		// Not every kind of credentials has one.
-		b.o.Project, _ = found.ProjectID(ctx)
-	}
-	if err := httptransport.AddAuthorizationMiddleware(b.http, found); err != nil {
-		return fmt.Errorf("gs: %w", err)
-	}
-	return nil
-}
-
-func (b *Backend) credentials() (*auth.Credentials, error) {
-	o := &credentials.DetectOptions{Scopes: []string{storage.ScopeFullControl}}
-	if b.o.CredentialsFile == "" {
-		return credentials.DetectDefault(o)
-	}
-	text, err := os.ReadFile(b.o.CredentialsFile)
-	if err != nil {
-		return nil, err
-	}
-	var head struct {
-		Type credentials.CredType `json:"type"`
-	}
-	if err := json.Unmarshal(text, &head); err != nil || head.Type == "" {
-		// The parser's words may repeat the file's.
-		return nil, fmt.Errorf("%s: not a JSON file of credentials", b.o.CredentialsFile)
-	}
-	return credentials.NewCredentialsFromJSON(head.Type, text, o)
-}
-
 func loopback(host string) bool {
 	a, err := netip.ParseAddr(host)
 	return host == "localhost" || err == nil && a.IsLoopback()
@@ -199,11 +165,12 @@ func (b *Backend) Abilities() core.RemoteAbilities {
 
 // Buckets implements [core.Backend]: those of the project.
 func (b *Backend) Buckets(ctx context.Context) ([]string, error) {
-	if b.o.Project == "" && b.google {
-		return nil, fmt.Errorf("gs: which project's buckets? set backends.gs.project: %w", core.ErrInvalid)
+	project, err := b.project(ctx)
+	if err != nil {
+		return nil, err
 	}
 	var out []string
-	it := b.client.Buckets(ctx, b.o.Project)
+	it := b.client.Buckets(ctx, project)
 	for {
 		a, err := it.Next()
 		if errors.Is(err, iterator.Done) {
@@ -214,6 +181,22 @@ func (b *Backend) Buckets(ctx context.Context) ([]string, error) {
 		}
 		out = append(out, a.Name)
 	}
+}
+
+// project is where buckets are listed and made; emulators need none.
+func (b *Backend) project(ctx context.Context) (string, error) {
+	p := b.o.Project
+	if p == "" && b.signed != nil {
+		c, err := b.signed.find()
+		if err != nil {
+			return "", fmt.Errorf("gs: %w", err)
+		}
+		p, _ = c.ProjectID(ctx) // not every kind of credentials has one
+	}
+	if p == "" && b.google {
+		return "", fmt.Errorf("gs: which project's buckets? set backends.gs.project: %w", core.ErrInvalid)
+	}
+	return p, nil
 }
 
 // HeadBucket implements [core.Backend].
@@ -229,7 +212,11 @@ func (b *Backend) HeadBucket(ctx context.Context, bucket string) error {
 
 // CreateBucket implements [core.RemoteBucketMaker].
 func (b *Backend) CreateBucket(ctx context.Context, bucket string) error {
-	err := b.client.Bucket(bucket).Create(ctx, b.o.Project, nil)
+	project, err := b.project(ctx)
+	if err != nil {
+		return err
+	}
+	err = b.client.Bucket(bucket).Create(ctx, project, nil)
 	err = request{what: "create bucket " + bucket, write: true}.failed(err)
 	if errors.Is(err, core.ErrConflict) {
 		return fmt.Errorf("%w: %w", core.ErrExists, err)

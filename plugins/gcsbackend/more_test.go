@@ -282,6 +282,15 @@ func TestCredentials(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+	t.Setenv("GOOGLE_APPLICATION_CREDENTIALS", junk)
+	def := open(t, Options{Endpoint: storage.URL})
+	if _, err := def.Head(t.Context(), "bucket", "key"); !errors.Is(err, core.ErrPermission) || strings.Contains(err.Error(), "secret") {
+		t.Errorf("default credentials that are none: %v", err)
+	}
+	t.Setenv("GOOGLE_APPLICATION_CREDENTIALS", serviceAccount(t, tokens.URL))
+	if _, err := def.List(t.Context(), "bucket", core.RemoteListOptions{}); err != nil || seen[len(seen)-1] != "Bearer good" {
+		t.Errorf("default credentials, later: %v", err)
+	}
 	if a := open(t, Options{Anonymous: true}).Abilities(); !a.PutIf || !a.DeleteIf {
 		t.Error("Google holds to conditions")
 	}
