@@ -132,6 +132,9 @@ func testBodies(t *testing.T, s *suite) {
 			if failing := b.err != nil || b.openErr != nil; err == nil || failing && !errors.Is(err, errBody) {
 				t.Errorf("a body of %d bytes that %s: got %v", n, what, err)
 			}
+			if errors.Is(err, core.ErrUnknownOutcome) {
+				t.Errorf("a body of %d bytes that %s: got %v; nothing can have been written", n, what, err)
+			}
 			s.want(t, "key", old)
 		}
 	}
@@ -241,7 +244,7 @@ func oddKeys() []string {
 	return []string{
 		"plain", "a b", " lead", "trail ", "a+b", "a%20b", "a%2Fb", "%", "%zz", "q?a=b&c", "h#ash", "semi;colon", "it's (1) [x]~!*", "<&>\"",
 		`back\slash`, "ä-日本語-🐟", "\u00e4", "a\u0308", "UPPER", "upper", "d/ir/x", "d/ir/y/", "d", "t/", "a//b", "a/b", "//c", "/c", "c/",
-		".", "..", "./x", "../x", "e/./f", "e/../f", "e/f/..", "e/f", "...", "new\nline", "tab\t", "nul\x00", "del\x7f", "c1\u0085", "line\u2028sep",
+		".", "..", "./x", "../x", "e/./f", "e/../f", "e/f/..", "e/f", "...", "new\nline", "tab\t", "nul\x00", "soh\x01", "esc\x1b[1m", "del\x7f", "c1\u0085", "line\u2028sep",
 		"cr\r", "\ufffd", "\U0010ffff", ".hidden", "-dash", "~tilde", "$dollar", "con:1", "a\ufeff", strings.Repeat("n", 200) + "/" + strings.Repeat("m", 200),
 		strings.Repeat("long/", 200) + "end", strings.Repeat("w", 1024), ".shoal-", "x.tmp", "file.lock",
 	}

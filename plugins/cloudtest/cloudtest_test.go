@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"strings"
 	"syscall"
@@ -150,6 +151,40 @@ func TestGCSThroughProxy(t *testing.T) {
 			if n := counts.Of(op).Requests; n != want {
 				t.Errorf("%s: counted %d, want %d", op, n, want)
 			}
+		}
+	}
+}
+
+// Signatures cover host, path, query and headers as the client wrote them.
+func TestRequestsPassAsTheyAre(t *testing.T) {
+	seen := make(chan *http.Request, 1)
+	srv := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { seen <- r }))
+	defer srv.Close()
+	p, err := StartProxy(ProxyOptions{Upstream: srv.URL})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := p.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	for _, uri := range []string{"/b/a%20b/%27%28x%29%21%2A", "/b/'(x)!*~", "/b/%7e/%2F//x/../y", "/b/?list-type=2&prefix=a%2Fb+c&empty", "/"} {
+		conn, err := net.Dial("tcp", strings.TrimPrefix(p.URL(), "http://"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = io.WriteString(conn, "GET "+uri+" HTTP/1.1\r\nHost: bucket.example.net\r\nX-Amz-Date: 1\r\nAccept-Encoding: identity\r\nConnection: close\r\n\r\n")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if b, err := io.ReadAll(conn); err != nil || !bytes.HasPrefix(b, []byte("HTTP/1.1 200")) {
+			t.Fatalf("%s: %v, %s", uri, err, b)
+		}
+		_ = conn.Close()
+		r := <-seen
+		if r.RequestURI != uri || r.Host != "bucket.example.net" || r.Header.Get("X-Amz-Date") != "1" || r.Header.Get("Accept-Encoding") != "identity" || len(r.Header["User-Agent"]) > 0 {
+			t.Errorf("%s arrived as %s at %s with %v", uri, r.RequestURI, r.Host, r.Header)
 		}
 	}
 }

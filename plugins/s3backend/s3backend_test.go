@@ -107,6 +107,9 @@ func versitygwCannotHold(key string) string {
 	if strings.Contains(key, "\x00") {
 		return "it fails (500)"
 	}
+	if strings.ContainsFunc(key, func(r rune) bool { return r < ' ' && !strings.ContainsRune("\t\n\r", r) }) {
+		return "its listings are XML without encoding-type, so they have U+FFFD for it"
+	}
 	for i, part := range strings.Split(key, "/") {
 		if part == "." || part == ".." || part == "" && i < strings.Count(key, "/") {
 			return "it cleans the path"

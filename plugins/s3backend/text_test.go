@@ -7,6 +7,10 @@ import (
 	"testing"
 	"unicode/utf8"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/s3/types"
+
 	"github.com/shoalstore/shoal/core"
 )
 
@@ -72,6 +76,34 @@ func FuzzAfterPrefix(f *testing.F) {
 			t.Errorf("%q is above %q", key, after)
 		}
 	})
+}
+
+// Keys come as they are or encoded, as the answer says; what is no listing is none.
+func TestListingAnswer(t *testing.T) {
+	page := func(encoding types.EncodingType, keys ...string) *s3.ListObjectsV2Output {
+		out := &s3.ListObjectsV2Output{Name: aws.String("b"), IsTruncated: aws.Bool(true), EncodingType: encoding}
+		for _, k := range keys {
+			out.Contents = append(out.Contents, types.Object{Key: &k, ETag: aws.String(`"e"`)})
+		}
+		return out
+	}
+	l, err := listing(core.RemoteListOptions{}, page(types.EncodingTypeUrl, "a+b%2Bc%01/%C3%BC", "b"))
+	if err != nil || len(l.Objects) != 2 || l.Objects[0].Key != "a b+c\x01/ü" || !l.More || l.Next != "b" || l.Objects[0].ETag != "e" {
+		t.Errorf("encoded: %+v, %v", l, err)
+	}
+	if l, err := listing(core.RemoteListOptions{}, page("", "a+b%2B")); err != nil || l.Objects[0].Key != "a+b%2B" {
+		t.Errorf("as it is: %+v, %v", l, err)
+	}
+	for what, out := range map[string]*s3.ListObjectsV2Output{
+		"nothing": {}, "bad escape": page(types.EncodingTypeUrl, "a%zz"), "not UTF-8": page(types.EncodingTypeUrl, "a%ff"), "no progress": page(""),
+	} {
+		if l, err := listing(core.RemoteListOptions{}, out); err == nil {
+			t.Errorf("%s: %+v", what, l)
+		}
+	}
+	if l, err := listing(core.RemoteListOptions{After: "k"}, page("", "a", "b")); err == nil {
+		t.Errorf("a page before what was asked for: %+v", l)
+	}
 }
 
 func FuzzContentRange(f *testing.F) {
