@@ -588,7 +588,7 @@ func (m *Machine) resolve(now time.Time) Action {
 		return m.commit(now, core.RemoteObject{})
 	case untouched && late && (m.careful() || m.cause != nil):
 		return again()
-	case untouched && m.ambiguous(&s) && (m.cause != nil || m.conditional() && !s.exists):
+	case untouched && m.ambiguous(&s) && (m.cause != nil || m.conditional() && (!s.exists || m.unconditioned())):
 		return m.drop(now, errors.New("the remote has what it had before, or again"))
 	case untouched:
 		if !late {

@@ -530,6 +530,18 @@ func TestMachine(t *testing.T) {
 			announce []
 			put -> ok v2
 			commit v2`},
+		{"no preconditions: the content that was there, lost for good: nobody can tell", Intent{
+			Operation: Write, Conditions: core.Conditions{IfMatch: []string{ourETag}}, Before: Before{Known: true, Version: ourETag, ETag: ourETag, Size: 1},
+		}, Options{}, false, `
+			announce
+			head -> ours ` + ourETag + `
+			announce []
+			put -> lost
+			wait 0
+			head -> ours ` + ourETag + `
+			wait 70
+			head -> ours ` + ourETag + `
+			drop`},
 		{"an outcome that is unknown is not one of a remote that was away", Intent{Operation: Write, Before: before}, Options{Abilities: full}, false, `
 			announce [x]
 			put x -> lost503

@@ -114,6 +114,14 @@ func importProbes() []probe {
 			map[string][]string{ours("core/disk"): {"core-peer"}, ours("placement"): {"core-peer"}, xxh3: {"core-peer"}},
 		},
 		{
+			"core/remote",
+			[]string{"errors", core, ours("core/remote")},
+			map[string][]string{
+				"net": {"core-remote"}, "os": {"core-remote"}, ours("core/engine"): {"core-remote"}, ours("placement"): {"core-remote"},
+				pebble: {"core-remote"},
+			},
+		},
+		{
 			"core/engine",
 			[]string{
 				"net/http", core, ours("core/slot"), ours("core/disk"), ours("core/peer"), ours("placement"),
