@@ -127,13 +127,15 @@ func testBodies(t *testing.T, s *suite) {
 			"ends in the beginning":   {},
 			"ends at half the length": {data: data[:n/2]},
 		} {
-			_, err := s.b.Put(t.Context(), s.bucket, "key", core.RemotePut{Size: int64(n), Open: b.open})
-			b.check(t, what)
-			if failing := b.err != nil || b.openErr != nil; err == nil || failing && !errors.Is(err, errBody) {
-				t.Errorf("a body of %d bytes that %s: got %v", n, what, err)
-			}
-			if errors.Is(err, core.ErrUnknownOutcome) {
-				t.Errorf("a body of %d bytes that %s: got %v; nothing can have been written", n, what, err)
+			for _, sum := range [][]byte{nil, md5Of(data)} {
+				_, err := s.b.Put(t.Context(), s.bucket, "key", core.RemotePut{Size: int64(n), Open: b.open, MD5: sum})
+				b.check(t, what)
+				if failing := b.err != nil || b.openErr != nil; err == nil || failing && !errors.Is(err, errBody) {
+					t.Errorf("a body of %d bytes that %s: got %v", n, what, err)
+				}
+				if errors.Is(err, core.ErrUnknownOutcome) {
+					t.Errorf("a body of %d bytes that %s: got %v; nothing can have been written", n, what, err)
+				}
 			}
 			s.want(t, "key", old)
 		}

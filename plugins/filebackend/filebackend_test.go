@@ -254,6 +254,12 @@ func TestVersionsDiffer(t *testing.T) {
 		}
 		seen[o.Version] = true
 	}
+	// The time is the backend's: that of the file system may stand still.
+	at := time.Unix(1_700_000_000, 123_456_789)
+	r.b.o.Now = func() time.Time { return at }
+	if o, err := r.put("key", "x", core.RemotePut{}); err != nil || !o.Modified.Equal(at) {
+		t.Errorf("written at %s: got %s, %v", at, o.Modified, err)
+	}
 }
 
 // What a write leaves behind when it fails, and what a dead process left.
