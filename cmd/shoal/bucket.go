@@ -20,7 +20,7 @@ func newBucketCommand(o *options) *cobra.Command {
 }
 
 // propsHelp says what --props takes.
-const propsHelp = "properties, as scheme=ec-4+2,domain=node|disk,inline=128KiB,etag=md5|fast,sendfile=on|off,lru=on|off"
+const propsHelp = "properties, as scheme=ec-4+2,domain=node|disk,inline=128KiB,etag=md5|fast,sendfile=on|off,lru=on|off; of remote buckets also account=NAME,endpoint=URL,region=R,profile=P,anonymous=on|off,path_style=on|off,conditions=on|off,name=NAME-AT-THE-REMOTE (endpoint= takes it back)"
 
 func newBucketCreateCommand(o *options) *cobra.Command {
 	var props []string
@@ -119,12 +119,35 @@ func (o *options) showBucket(b api.Bucket) error {
 	if b.Props != nil {
 		p = *b.Props
 	}
-	o.details(
+	rows := []string{
 		"URI", b.URI, "S3 name", b.Alias, "State", string(b.State), "Created", formatTimePtr(b.Created),
 		"scheme", p.Scheme.String(), "domain", string(p.Domain), "inline", config.Size(p.Inline).String(),
 		"etag", p.ETag, "sendfile", onOff(p.Sendfile), "lru", onOff(p.LRU),
-	)
+	}
+	if b.Remote != nil {
+		rows = append(rows, remoteRows(*b.Remote)...)
+	}
+	o.details(rows...)
 	return nil
+}
+
+// remoteRows are the settings that a remote bucket has of its own.
+func remoteRows(r core.RemoteSettings) (rows []string) {
+	for _, row := range [][2]string{
+		{"account", r.Account},
+		{"endpoint", r.Endpoint},
+		{"region", r.Region},
+		{"profile", r.Profile},
+		{"name", r.Name},
+		{"anonymous", onOff(r.Anonymous)},
+		{"path_style", onOff(r.PathStyle)},
+		{"conditions", onOff(r.Conditions)},
+	} {
+		if row[1] != "" && row[1] != "off" {
+			rows = append(rows, row[0], row[1])
+		}
+	}
+	return rows
 }
 
 func onOff(v bool) string {
@@ -223,6 +246,15 @@ func parseProps(list []string) (p api.Props, err error) {
 		"etag":     func(v string) error { p.ETag = &v; return oneOf(v, "md5", "fast") },
 		"sendfile": func(v string) error { return parseSwitch(v, &p.Sendfile) },
 		"lru":      func(v string) error { return parseSwitch(v, &p.LRU) },
+
+		"account":    func(v string) error { p.Account = &v; return nil },
+		"endpoint":   func(v string) error { p.Endpoint = &v; return nil },
+		"region":     func(v string) error { p.Region = &v; return nil },
+		"profile":    func(v string) error { p.Profile = &v; return nil },
+		"name":       func(v string) error { p.Name = &v; return nil },
+		"anonymous":  func(v string) error { return parseSwitch(v, &p.Anonymous) },
+		"path_style": func(v string) error { return parseSwitch(v, &p.PathStyle) },
+		"conditions": func(v string) error { return parseSwitch(v, &p.Conditions) },
 	}
 	for _, item := range list {
 		name, value, ok := strings.Cut(item, "=")

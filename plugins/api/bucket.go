@@ -13,10 +13,13 @@ type Bucket struct {
 	Name     string        `json:"name"`
 	// Alias is the bucket's name for S3 clients; "" as long as a remote
 	// bucket is not known to the cluster.
-	Alias   string           `json:"alias"`
-	State   core.BucketState `json:"state"`
-	Props   *core.Policy     `json:"props"`
-	Created *time.Time       `json:"created"`
+	Alias string           `json:"alias"`
+	State core.BucketState `json:"state"`
+	Props *core.Policy     `json:"props"`
+	// Remote is how a remote bucket is reached, as far as it says otherwise than
+	// the servers' configuration.
+	Remote  *core.RemoteSettings `json:"remote,omitempty"`
+	Created *time.Time           `json:"created"`
 }
 
 // Known says whether the bucket is in the cluster's table.
@@ -24,10 +27,14 @@ func (b Bucket) Known() bool { return b.Alias != "" }
 
 // BucketOf returns the form in which a bucket travels.
 func BucketOf(b core.Bucket) Bucket {
-	return Bucket{
+	out := Bucket{
 		URI: b.Name.String(), Provider: b.Name.Provider, Name: b.Name.Name, Alias: b.Alias,
 		State: b.State, Props: &b.Policy, Created: &b.Created,
 	}
+	if b.Remote != (core.RemoteSettings{}) {
+		out.Remote = &b.Remote
+	}
+	return out
 }
 
 // Buckets is the answer to a listing of buckets, in order of their URIs.
@@ -46,6 +53,29 @@ type Props struct {
 	ETag     *string      `json:"etag,omitempty"`
 	Sendfile *bool        `json:"sendfile,omitempty"`
 	LRU      *bool        `json:"lru,omitempty"`
+
+	// Of remote buckets; "" takes a setting back. See [core.RemoteSettings].
+	Account    *string `json:"account,omitempty"`
+	Endpoint   *string `json:"endpoint,omitempty"`
+	Region     *string `json:"region,omitempty"`
+	Profile    *string `json:"profile,omitempty"`
+	Name       *string `json:"name,omitempty"`
+	Anonymous  *bool   `json:"anonymous,omitempty"`
+	PathStyle  *bool   `json:"path_style,omitempty"`
+	Conditions *bool   `json:"conditions,omitempty"`
+}
+
+// ApplyRemote returns the settings of a remote bucket with the properties set.
+func (p Props) ApplyRemote(to core.RemoteSettings) core.RemoteSettings {
+	assign(&to.Account, p.Account)
+	assign(&to.Endpoint, p.Endpoint)
+	assign(&to.Region, p.Region)
+	assign(&to.Profile, p.Profile)
+	assign(&to.Name, p.Name)
+	assign(&to.Anonymous, p.Anonymous)
+	assign(&to.PathStyle, p.PathStyle)
+	assign(&to.Conditions, p.Conditions)
+	return to
 }
 
 // Apply returns the policy with the properties set.

@@ -22,6 +22,7 @@ type Buckets struct {
 
 	mu      sync.Mutex
 	remote  map[core.BucketName][]api.Object
+	reach   map[core.BucketName]core.RemoteSettings
 	refused map[core.BucketName]*api.Error
 }
 
@@ -71,6 +72,9 @@ func (b *Buckets) find(ctx context.Context, name core.BucketName) (core.Bucket, 
 	}
 	for _, known := range list {
 		if known.Name == name {
+			b.mu.Lock()
+			defer b.mu.Unlock()
+			known.Remote = b.reach[name]
 			return known, nil
 		}
 	}
@@ -130,8 +134,21 @@ func (b *Buckets) CreateBucket(ctx context.Context, name core.BucketName, in api
 		b.AddRemote(name)
 	}
 	policy := in.Props.Apply(core.Policy{Scheme: core.Mirror(2), Domain: core.DomainNode, Inline: 128 << 10, ETag: "md5"})
+	settings := in.Props.ApplyRemote(core.RemoteSettings{})
+	if err := settings.Validate(name.Provider); err != nil {
+		return api.Bucket{}, err
+	}
 	made, err := b.objects.CreateBucket(ctx, name, &policy, in.Alias)
-	return api.BucketOf(made), err
+	if err != nil {
+		return api.Bucket{}, err
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.reach == nil {
+		b.reach = make(map[core.BucketName]core.RemoteSettings)
+	}
+	b.reach[name], made.Remote = settings, settings
+	return api.BucketOf(made), nil
 }
 
 // SetBucket implements server.BucketService. It checks the request only.
@@ -140,7 +157,10 @@ func (b *Buckets) SetBucket(ctx context.Context, name core.BucketName, in api.Se
 	if err != nil {
 		return api.Bucket{}, err
 	}
-	known.Policy = in.Props.Apply(known.Policy)
+	known.Policy, known.Remote = in.Props.Apply(known.Policy), in.Props.ApplyRemote(known.Remote)
+	if err := known.Remote.Validate(name.Provider); err != nil {
+		return api.Bucket{}, err
+	}
 	if in.Alias != "" {
 		known.Alias = in.Alias
 	}

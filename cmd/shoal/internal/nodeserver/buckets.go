@@ -92,6 +92,10 @@ func (b bucketService) add(ctx context.Context, row core.Bucket, create bool) (c
 // CreateBucket is part of apiserver.BucketService.
 func (b bucketService) CreateBucket(ctx context.Context, name core.BucketName, in api.CreateBucket) (api.Bucket, error) {
 	policy := in.Props.Apply(b.s.node.PolicyFor(in.Props.Scheme))
+	settings := in.Props.ApplyRemote(core.RemoteSettings{})
+	if err := settings.Validate(name.Provider); err != nil {
+		return api.Bucket{}, fmt.Errorf("bucket %s: %w", name, err)
+	}
 	x, err := b.objects().BucketNamed(ctx, name)
 	switch {
 	case err == nil && in.IfAbsent:
@@ -101,7 +105,7 @@ func (b bucketService) CreateBucket(ctx context.Context, name core.BucketName, i
 	case !errors.Is(err, core.ErrNoSuchBucket):
 		return api.Bucket{}, err
 	case name.Remote():
-		x, err = b.add(ctx, core.Bucket{Name: name, Alias: in.Alias, Policy: policy}, in.Create)
+		x, err = b.add(ctx, core.Bucket{Name: name, Alias: in.Alias, Policy: policy, Remote: settings}, in.Create)
 	default:
 		x, err = b.objects().CreateBucket(ctx, name, &policy, in.Alias)
 	}
@@ -119,8 +123,16 @@ func (b bucketService) SetBucket(ctx context.Context, name core.BucketName, in a
 	if err != nil {
 		return api.Bucket{}, err
 	}
+	if settings := in.Props.ApplyRemote(x.Remote); settings != x.Remote {
+		if err := settings.Validate(name.Provider); err != nil {
+			return api.Bucket{}, fmt.Errorf("bucket %s: %w", name, err)
+		}
+		if err := b.s.head(ctx, name, settings, accessTries); err != nil {
+			return api.Bucket{}, remoteError(name, err) // they would make it inaccessible
+		}
+	}
 	x, err = b.objects().SetBucket(ctx, x.ID, func(x *core.Bucket) {
-		x.Policy = in.Props.Apply(x.Policy)
+		x.Policy, x.Remote = in.Props.Apply(x.Policy), in.Props.ApplyRemote(x.Remote)
 		if in.Alias != "" {
 			x.Alias = in.Alias
 		}
