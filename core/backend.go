@@ -46,8 +46,9 @@ func (c RemoteCondition) IsZero() bool { return c == RemoteCondition{} }
 
 // RemoteGet says what to read.
 type RemoteGet struct {
-	// Offset and Length are the range; Length -1 is to the end. A range that
-	// begins at or beyond the end is ErrRange; of an empty object every range is.
+	// Offset and Length are the range; Length -1 is to the end, 0 is ErrInvalid. A
+	// range that begins at or beyond the end is ErrRange; of an empty object every
+	// range is, but for the whole: 0 and -1.
 	Offset, Length int64
 	// Version, if not "", asks for this version: another one is ErrPrecondition.
 	Version RemoteVersion
@@ -80,7 +81,8 @@ type RemoteListOptions struct {
 	Prefix    string
 	Delimiter string
 	// After leaves out all keys that are not above it; Until, if not "", all that
-	// are not below it. Both are keys, so that any node can go on anywhere.
+	// are not below it. Both are keys, so that any node can go on anywhere. Whether
+	// a prefix within which After lies is listed depends on the remote.
 	After, Until string
 	Max          int
 }
@@ -116,9 +118,11 @@ type RemoteAbilities struct {
 // caller's (core/remote). Errors are ErrNotFound, ErrNoSuchBucket,
 // ErrPermission, ErrPrecondition, ErrRange, ErrWrongRegion, ErrThrottled (with a
 // [RetryAfter] where the remote said when), ErrInvalid for what this backend
-// cannot hold, ErrUnsupported of package errors; ErrUnavailable for a request that
-// surely did nothing (no connection, 503); ErrUnknownOutcome for a write whose
-// answer did not come. What they say ends with the remote's own words.
+// cannot hold, ErrTooLarge, ErrChecksum for a body that is not as its MD5 says,
+// ErrExists, ErrNoSuchUpload, ErrInvalidPart and ErrPartTooSmall, ErrUnsupported of
+// package errors; ErrUnavailable for a request that surely did nothing (no
+// connection, 503); ErrUnknownOutcome for a write whose answer did not come. What
+// they say ends with the remote's own words. core/backendtest checks all of it.
 type Backend interface {
 	Abilities() RemoteAbilities
 	// Buckets lists the buckets that the account may list.
@@ -153,8 +157,9 @@ type RemoteUploader interface {
 // RemoteCopier is an optional ability of a [Backend]: to copy an object without
 // its bytes leaving the remote.
 type RemoteCopier interface {
-	// Copy copies an object of fromBucket in the given version; of o, Headers,
-	// Meta and Tags replace the source's if not nil, and If holds.
+	// Copy copies an object of fromBucket in the given version, "" for any; of o,
+	// Headers, Meta and Tags replace the source's if not nil, and If holds. It may
+	// make several requests.
 	Copy(ctx context.Context, fromBucket, fromKey string, v RemoteVersion, bucket, key string, o RemotePut) (RemoteObject, error)
 }
 
