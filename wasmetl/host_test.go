@@ -1,0 +1,250 @@
+package wasmetl_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/shoalstore/shoal/core"
+	"github.com/shoalstore/shoal/wasmetl"
+	w "github.com/shoalstore/shoal/wasmetl/internal/wasmtest"
+)
+
+const childArg = "compile-as-a-child"
+
+// The binary of the tests is also the process that compiles.
+func TestMain(m *testing.M) {
+	if len(os.Args) == 2 && os.Args[1] == childArg {
+		if err := wasmetl.CompileChild(context.Background(), os.Stdin, os.Stdout); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+func child(ctx context.Context) *exec.Cmd { return exec.CommandContext(ctx, os.Args[0], childArg) }
+
+type clock struct{}
+
+func (clock) Now() time.Time     { return time.Now() }
+func (clock) Boot() core.Instant { return core.Instant(time.Now().UnixNano()) }
+func (clock) Wait(ctx context.Context, d time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, d)
+	defer cancel()
+	<-ctx.Done()
+	return nil
+}
+
+func newHost(t testing.TB, o wasmetl.Options) *wasmetl.Host {
+	t.Helper()
+	if o.Dir == "" {
+		o.Dir = t.TempDir()
+	}
+	o.Compile, o.Clock = child, clock{}
+	h, err := wasmetl.New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		defer cancel()
+		if err := h.Close(ctx); err != nil {
+			t.Errorf("close: %v", err)
+		}
+	})
+	return h
+}
+
+func install(t testing.TB, h *wasmetl.Host, spec wasmetl.Spec, wasm []byte) core.TransformRef {
+	t.Helper()
+	ref, err := h.Install(t.Context(), spec, wasm)
+	if err != nil {
+		t.Fatalf("install %s: %v", spec.Name, err)
+	}
+	return ref
+}
+
+// sink collects outputs.
+type sink struct {
+	mu      sync.Mutex
+	outputs []*collected
+	limit   int // of bytes kept of each
+}
+
+type collected struct {
+	s       *sink
+	info    core.TransformOutputInfo
+	b       bytes.Buffer
+	closed  bool
+	aborted error
+}
+
+func (s *sink) open(_ context.Context, o core.TransformOutputInfo) (core.TransformOutput, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c := &collected{s: s, info: o}
+	s.outputs = append(s.outputs, c)
+	return c, nil
+}
+
+func (c *collected) Write(p []byte) (int, error) {
+	c.s.mu.Lock()
+	defer c.s.mu.Unlock()
+	if c.closed || c.aborted != nil {
+		return 0, errors.New("written after its end")
+	}
+	if c.s.limit == 0 || c.b.Len() < c.s.limit {
+		c.b.Write(p)
+	}
+	return len(p), nil
+}
+
+func (c *collected) Close() error {
+	c.s.mu.Lock()
+	defer c.s.mu.Unlock()
+	c.closed = true
+	return nil
+}
+
+func (c *collected) Abort(err error) {
+	c.s.mu.Lock()
+	defer c.s.mu.Unlock()
+	c.aborted = err
+}
+
+// only is the one output that there has to be, complete.
+func (s *sink) only(t *testing.T) string {
+	t.Helper()
+	if len(s.outputs) != 1 || !s.outputs[0].closed || s.outputs[0].aborted != nil {
+		t.Fatalf("%d outputs, want one that is complete", len(s.outputs))
+	}
+	return s.outputs[0].b.String()
+}
+
+// run passes data through a transform.
+func run(t testing.TB, h *wasmetl.Host, ref core.TransformRef, data string, change ...func(*core.TransformCall)) (core.TransformResult, *sink) {
+	t.Helper()
+	s := &sink{}
+	c := core.TransformCall{Transform: ref, Data: []byte(data), Output: s.open, Object: core.TransformObject{Bucket: "b", Key: "dir/k.txt"}}
+	for _, f := range change {
+		f(&c)
+	}
+	r, err := h.RunTransform(t.Context(), c)
+	if err != nil {
+		t.Fatalf("run %s: %v", ref, err)
+	}
+	return r, s
+}
+
+// The functions of shoal_v1 as guests made by shoalGuest have them.
+const (
+	fnRead = iota
+	fnWrite
+	fnGet
+	fnSet
+	fnEmit
+	fnDrop
+	fnLog
+	fnFail
+)
+
+// shoalGuest is a module whose shoal_transform has this code and three i32
+// locals. It has two pages of memory, which begin with data.
+func shoalGuest(data string, code ...any) *w.Module {
+	m := &w.Module{Memory: &w.Range{Min: 2}, Data: []byte(data)}
+	one := func(n int) []byte { return bytes.Repeat([]byte{w.I32}, n) }
+	for _, f := range []struct {
+		name    string
+		arity   int
+		results []byte
+	}{{"read", 2, one(1)}, {"write", 2, one(1)}, {"get", 4, one(1)}, {"set", 4, one(1)}, {"emit", 2, one(1)}, {"drop", 0, one(1)}, {"log", 3, nil}, {"fail", 3, nil}} {
+		m.Import("shoal_v1", f.name, one(f.arity), f.results)
+	}
+	m.Export("shoal_transform", m.Func(nil, one(1), one(3), w.Code(code...)))
+	m.ExportAs("memory", w.KindMemory, 0)
+	return m
+}
+
+// i is a constant.
+func i(v int32) []byte { return w.I32Const(v) }
+
+// ok is the end of a function that returns 0.
+var ok = i(0)
+
+// copyAll is a loop that writes what it reads, in pieces of 4 KiB.
+func copyAll() []byte {
+	return w.Code(w.Block, w.Void, w.Loop, w.Void,
+		i(1024), i(4096), w.Call(fnRead), w.LocalTee(0), i(1), 0x48 /* lt_s */, w.BrIf(1),
+		i(1024), w.LocalGet(0), w.Call(fnWrite), i(0), 0x48, w.BrIf(1),
+		w.Br(0), w.End, w.End)
+}
+
+func identity() []byte { return shoalGuest("", copyAll(), ok).Bytes() }
+
+// wasiGuest is a command whose _start has this code. It has fd_read, fd_write,
+// proc_exit.
+func wasiGuest(data string, code ...any) *w.Module {
+	m := &w.Module{Memory: &w.Range{Min: 2}, Data: []byte(data)}
+	four := []byte{w.I32, w.I32, w.I32, w.I32}
+	m.Import("wasi_snapshot_preview1", "fd_read", four, []byte{w.I32})
+	m.Import("wasi_snapshot_preview1", "fd_write", four, []byte{w.I32})
+	m.Import("wasi_snapshot_preview1", "proc_exit", []byte{w.I32}, nil)
+	m.Export("_start", m.Func(nil, nil, []byte{w.I32, w.I32}, w.Code(code...)))
+	m.ExportAs("memory", w.KindMemory, 0)
+	return m
+}
+
+// wasiIdentity copies standard input to standard output. An iovec is at 0, the
+// count at 8, the buffer at 1024.
+func wasiIdentity() []byte {
+	return wasiGuest("", i(0), i(1024), w.I32Store(0), w.Block, w.Void, w.Loop, w.Void,
+		i(4), i(4096), w.I32Store(0),
+		i(0), i(0), i(1), i(8), w.Call(0), w.BrIf(1),
+		i(8), w.I32Load(0), w.LocalTee(0), w.I32Eqz, w.BrIf(1),
+		i(4), w.LocalGet(0), w.I32Store(0),
+		i(1), i(0), i(1), i(8), w.Call(1), w.BrIf(1),
+		w.Br(0), w.End, w.End).Bytes()
+}
+
+func TestIdentity(t *testing.T) {
+	h := newHost(t, wasmetl.Options{})
+	big := strings.Repeat("a longer object that takes several chunks. ", 60_000)
+	for name, wasm := range map[string][]byte{"v1": identity(), "wasi": wasiIdentity()} {
+		ref := install(t, h, wasmetl.Spec{Name: name}, wasm)
+		for _, data := range []string{"", "a", "hello", big} {
+			for _, stream := range []bool{false, true} {
+				r, s := run(t, h, ref, data, func(c *core.TransformCall) {
+					if stream {
+						c.Data, c.Body, c.Object.Size = nil, io.NopCloser(iotestReader{strings.NewReader(data)}), int64(len(data))
+					}
+				})
+				if got := s.only(t); r.Outcome != core.TransformDone || got != data {
+					t.Errorf("%s, %d bytes, stream %v: %v (%v), %d bytes", name, len(data), stream, r.Outcome, r.Failure, len(got))
+				}
+				if r.BytesIn != int64(len(data)) || r.BytesOut != int64(len(data)) || r.Transform != ref {
+					t.Errorf("%s: result %+v", name, r)
+				}
+			}
+		}
+	}
+	for _, l := range h.List() {
+		if reused := l.Stats.Reused; l.Stats.Calls != 8 || l.Stats.Done != 8 || (l.Ref.Name == "v1") != (reused == 7) {
+			t.Errorf("%s: %d calls, %d done, %d with an instance of the pool", l.Ref, l.Stats.Calls, l.Stats.Done, reused)
+		}
+	}
+}
+
+// iotestReader gives odd pieces.
+type iotestReader struct{ r io.Reader }
+
+func (r iotestReader) Read(p []byte) (int, error) { return r.r.Read(p[:min(len(p), 777)]) }

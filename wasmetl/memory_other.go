@@ -1,0 +1,5 @@
+//go:build !linux
+
+package wasmetl
+
+const mapNoReserve = 0

@@ -1,0 +1,268 @@
+package wasmetl
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"time"
+
+	"github.com/shoalstore/shoal/core"
+)
+
+// RunTransform implements [core.TransformRunner].
+func (h *Host) RunTransform(ctx context.Context, tc core.TransformCall) (core.TransformResult, error) {
+	body := newSource(tc.Data, tc.Body)
+	if tc.Output == nil {
+		body.close()
+		return core.TransformResult{}, fmt.Errorf("%w: a transform without a place for its output", core.ErrInvalid)
+	}
+	if err := validArgs(tc.Args); err != nil {
+		body.close()
+		return core.TransformResult{}, err
+	}
+	t, err := h.use(tc.Transform)
+	if err != nil {
+		body.close()
+		return core.TransformResult{}, err
+	}
+	defer h.release(context.WithoutCancel(ctx), t)
+	c := &call{host: h, t: t, TransformCall: tc, source: body, log: tail{limit: defaultLog}, out: &output{}}
+	if c.Body == nil {
+		c.Object.Size = int64(len(c.Data))
+	}
+	c.args = t.spec.Args
+	if len(tc.Args) > 0 {
+		c.args = maps.Clone(t.spec.Args)
+		if c.args == nil {
+			c.args = map[string]string{}
+		}
+		maps.Copy(c.args, tc.Args)
+	}
+	result, err := c.run(ctx)
+	if err != nil {
+		err = fmt.Errorf("transform %s of %s/%s: %w", t.ref, c.Object.Bucket, c.Object.Key, err)
+	}
+	t.stats.add(h.clock.Now(), c.Object, result, err)
+	h.judge(ctx, t, result, err)
+	return result, err
+}
+
+// judge stops a transform that fails again and again by its own fault.
+func (h *Host) judge(ctx context.Context, t *transform, r core.TransformResult, err error) {
+	h.mu.Lock()
+	stopped := false
+	switch {
+	case err != nil:
+	case r.Failure != nil && (r.Failure.Class == classTrap || r.Failure.Class == classStack):
+		t.failures++
+		stopped = t.failures >= maxFailures && !t.stopped
+		t.stopped = t.stopped || stopped
+	default:
+		t.failures = 0
+	}
+	h.mu.Unlock()
+	if stopped {
+		h.log.ErrorContext(ctx, "transform stopped: it failed too often in a row", "transform", t.ref.String(), "err", r.Failure)
+	}
+}
+
+// run takes the call through its stages: memory, the object, a turn, an instance,
+// the guest, its output.
+func (c *call) run(parent context.Context) (core.TransformResult, error) {
+	h := c.host
+	arrived := h.clock.Boot()
+	base, cancel := context.WithCancelCause(parent)
+	c.ctx, c.cancel = base, cancel
+	defer cancel(context.Canceled)
+	defer c.source.wait()
+	defer c.abortAtEnd(base)()
+
+	if err := h.admit(base, c); err != nil {
+		c.abort(err)
+		return c.result(arrived, arrived, err)
+	}
+	memory := c.t.spec.Memory + stackReserve
+	defer func() { h.ledger.release(memory, c.Job) }()
+	c.unlessStalled(func(context.Context) { c.source.small(c.Object.Size) })
+
+	class := inline
+	if c.Job {
+		class = job
+	}
+	if err := h.turns.acquire(base, 1, class, c.Job, true); err != nil {
+		c.abort(err)
+		return c.result(arrived, arrived, err)
+	}
+	c.since = h.clock.Boot()
+	begun := c.since
+	c.queued = begun.Sub(arrived)
+
+	timeout := c.t.spec.Timeout + time.Duration(max(0, c.Object.Size)/DefaultRate)*time.Second
+	ctx, done := context.WithTimeoutCause(base, timeout, failure(classTimeout, 0, "not done after %v", timeout))
+	defer done()
+	c.ctx = ctx
+	defer c.abortAtEnd(ctx)()
+
+	c.outLimit = max(h.maxOutput, outputRatio*max(0, c.Object.Size))
+	c.source.start()
+	err := c.withInstance()
+	c.leave()
+	if err == nil && !c.dropped && (c.out.begun || c.emitted == 0 || c.out.info.Name != "") {
+		c.unlessStalled(func(ctx context.Context) { err = c.finish(ctx) })
+		if err != nil && c.ctx.Err() != nil {
+			err = context.Cause(c.ctx)
+		}
+	}
+	if err == nil && c.dropped && c.out.sink != nil {
+		c.abort(errDropped)
+	}
+	if err != nil {
+		c.abort(err)
+	}
+	return c.result(arrived, begun, err)
+}
+
+var errDropped = errors.New("the transform dropped the object after all")
+
+// abortAtEnd aborts the call when ctx ends. The function that it returns, to be
+// called once, takes that back, or returns when it has been done: outputs must not
+// be aborted after RunTransform has returned.
+func (c *call) abortAtEnd(ctx context.Context) (forget func()) {
+	done := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(done)
+		c.abort(context.Cause(ctx))
+	})
+	return func() {
+		if !stop() {
+			<-done
+		}
+	}
+}
+
+// withInstance runs the guest in an instance of the pool, or in a new one.
+func (c *call) withInstance() error {
+	h := c.host
+	ctx := context.WithoutCancel(c.ctx)
+	in := h.takeIdle(c.t)
+	c.reused = in != nil
+	if in == nil {
+		var err error
+		if in, err = c.t.module.instantiate(c); err != nil {
+			return c.explain(err)
+		}
+	}
+	in.call = c
+	err := c.guest(in)
+	in.call = nil
+	in.calls++
+	c.memory = int64(in.mem.size)
+	clean := err == nil && c.t.module.report.ABI == ShoalV1 && !c.t.spec.Fresh &&
+		in.calls < maxCalls && c.memory <= 2*in.base
+	if clean && h.putIdle(c.t, in) {
+		return nil
+	}
+	if closeErr := in.close(ctx); closeErr != nil {
+		h.log.WarnContext(ctx, "close an instance of a transform", "transform", c.t.ref.String(), "err", closeErr)
+	}
+	return err
+}
+
+func (c *call) result(arrived, begun core.Instant, err error) (core.TransformResult, error) {
+	now := c.host.clock.Boot()
+	r := core.TransformResult{
+		Transform: c.t.ref, Log: c.log.String(), Outputs: c.outputs,
+		BytesIn: c.bytesIn, BytesOut: c.bytesOut,
+		Queued: c.queued, Wall: now.Sub(begun), CPU: c.cpu, Memory: c.memory, Reused: c.reused,
+	}
+	var failed *core.TransformFailure
+	switch {
+	case errors.As(err, &failed):
+		r.Failure = failed
+		return r, nil
+	case err != nil:
+		return r, err
+	case c.dropped:
+		r.Outcome = core.TransformDropped
+	default:
+		r.Outcome = core.TransformDone
+	}
+	return r, nil
+}
+
+// admit waits for the memory of an instance. Idle ones give way.
+func (h *Host) admit(ctx context.Context, c *call) error {
+	h.mu.Lock()
+	stopped := c.t.stopped
+	h.mu.Unlock()
+	if stopped {
+		return fmt.Errorf("%w: shoal etl start %s", ErrStopped, c.t.ref.Name)
+	}
+	n := c.t.spec.Memory + stackReserve
+	if h.ledger.try(n, c.Job) {
+		return nil
+	}
+	h.evict(ctx, n)
+	class := inline
+	if c.Job {
+		class = job
+	}
+	return h.ledger.acquire(ctx, n, class, c.Job, false)
+}
+
+// evict closes idle instances until they have given back n bytes.
+func (h *Host) evict(ctx context.Context, n int64) {
+	for freed := int64(0); freed < n; {
+		h.mu.Lock()
+		var victim *instance
+		for _, t := range h.versions {
+			if len(t.idle) > 0 {
+				victim, t.idle = t.idle[0], t.idle[1:]
+				h.idle--
+				break
+			}
+		}
+		h.mu.Unlock()
+		if victim == nil {
+			return
+		}
+		freed += int64(victim.mem.size)
+		h.closeIdle(context.WithoutCancel(ctx), victim)
+	}
+}
+
+// closeIdle closes an instance that was taken out of a pool.
+func (h *Host) closeIdle(ctx context.Context, in *instance) {
+	size := int64(in.mem.size)
+	if err := in.close(ctx); err != nil {
+		h.log.WarnContext(ctx, "close an idle instance of a transform", "err", err)
+	}
+	h.ledger.release(size, false)
+}
+
+func (h *Host) takeIdle(t *transform) *instance {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if len(t.idle) == 0 {
+		return nil
+	}
+	in := t.idle[len(t.idle)-1]
+	t.idle = t.idle[:len(t.idle)-1]
+	h.idle--
+	h.ledger.release(int64(in.mem.size), false)
+	return in
+}
+
+// putIdle puts an instance into the pool, if there is memory for it besides what
+// its call still has reserved, and nobody waits for memory.
+func (h *Host) putIdle(t *transform, in *instance) bool {
+	if !h.ledger.try(int64(in.mem.size), false) {
+		return false
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	t.idle = append(t.idle, in)
+	h.idle++
+	return true
+}
