@@ -317,6 +317,44 @@ func TestEmptyDirectories(t *testing.T) {
 	}
 }
 
+// A prefix is listed if there is a key below it, however deep.
+func TestPrefixes(t *testing.T) {
+	r := newRig(t)
+	for _, dir := range []string{"empty", "deep/er/est", "only-temp", "link"} {
+		if err := os.MkdirAll(filepath.Join(r.dir, dir), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.file(filepath.Join(r.dir, "only-temp", tempPrefix+"x"), "x")
+	r.file(filepath.Join(r.dir, "full/a/b/c"), "x")
+	r.file(filepath.Join(r.dir, "many/000/x"), "x")
+	for i := range 300 {
+		r.file(filepath.Join(r.dir, fmt.Sprintf("many/%03d/%stemp", i, tempPrefix)), "x")
+	}
+	if err := os.Symlink("../full", filepath.Join(r.dir, "link/full")); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		o    core.RemoteListOptions
+		want []string
+	}{
+		{core.RemoteListOptions{}, []string{"full/", "many/"}},
+		{core.RemoteListOptions{After: "full/a"}, []string{"full/", "many/"}},
+		{core.RemoteListOptions{After: "full/a/b/c"}, []string{"many/"}},
+		{core.RemoteListOptions{Until: "full/a/b/c"}, nil},
+		{core.RemoteListOptions{Until: "full/a/b/d"}, []string{"full/"}},
+		{core.RemoteListOptions{Prefix: "full/"}, []string{"full/a/"}},
+		{core.RemoteListOptions{Prefix: "deep/"}, nil},
+		{core.RemoteListOptions{Prefix: "f"}, []string{"full/"}},
+	} {
+		c.o.Delimiter = "/"
+		l, err := r.b.List(t.Context(), "data", c.o)
+		if err != nil || len(l.Objects) > 0 || !slices.Equal(l.Prefixes, c.want) || l.More {
+			t.Errorf("%+v: got %+v, %v; want %q", c.o, l, err, c.want)
+		}
+	}
+}
+
 func TestRoots(t *testing.T) {
 	if _, err := Open(Options{Roots: map[string]string{"x": "relative"}}); !errors.Is(err, core.ErrInvalid) {
 		t.Errorf("a relative path: %v", err)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"slices"
@@ -202,15 +203,10 @@ func (w *walk) sub(r *os.Root, e entry, at string) error {
 		return nil
 	}
 	if p, ok := w.rollUp(at); ok {
-		// It is listed if there is a key in it, which is found by a walk for one.
-		one := &walk{ctx: w.ctx, b: w.b, bucket: w.bucket, r: w.r, most: 1}
-		one.o = core.RemoteListOptions{Prefix: p, After: w.o.After, Until: w.o.Until}
-		err := one.open(r, e, at)
-		if err != nil && !errors.Is(err, errFull) {
+		// It is listed if there is a key in it.
+		is, err := w.hasKey(r, e, at)
+		if err != nil || !is {
 			return err
-		}
-		if len(one.l.Objects) == 0 {
-			return nil
 		}
 		return w.prefix(p)
 	}
@@ -218,23 +214,103 @@ func (w *walk) sub(r *os.Root, e entry, at string) error {
 }
 
 func (w *walk) open(r *os.Root, e entry, at string) error {
-	name := strings.TrimSuffix(string(e), "/")
+	sub, err := openDir(r, strings.TrimSuffix(string(e), "/"))
+	if err != nil {
+		return readError("list", w.bucket, at, err)
+	}
+	if sub == nil {
+		return nil
+	}
+	defer func() { _ = sub.Close() }()
+	return w.dir(sub, at)
+}
+
+// openDir opens a directory; nil if it is none any more.
+func openDir(r *os.Root, name string) (*os.Root, error) {
 	fi, err := r.Lstat(name)
 	if err == nil && !fi.IsDir() {
-		return nil // replaced meanwhile, by a link perhaps
+		return nil, nil // replaced meanwhile, by a link perhaps
 	}
 	var sub *os.Root
 	if err == nil {
 		sub, err = r.OpenRoot(name)
 	}
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+		return nil, nil // gone meanwhile
 	}
-	if err != nil {
-		return readError("list", w.bucket, at, err)
+	return sub, err
+}
+
+// hasKey says whether there is a key in a directory that the listing is about.
+func (w *walk) hasKey(r *os.Root, e entry, at string) (bool, error) {
+	if strings.HasPrefix(w.o.After, at) || strings.HasPrefix(w.o.Until, at) {
+		one := &walk{ctx: w.ctx, b: w.b, bucket: w.bucket, r: w.r, most: 1}
+		one.o = core.RemoteListOptions{Prefix: at, After: w.o.After, Until: w.o.Until}
+		err := one.open(r, e, at)
+		if errors.Is(err, errFull) {
+			err = nil
+		}
+		return len(one.l.Objects) > 0, err
+	}
+	is, err := anyKey(w.ctx, r, strings.TrimSuffix(string(e), "/"), at)
+	if err != nil && w.ctx.Err() == nil {
+		err = readError("list", w.bucket, at, err)
+	}
+	return is, err
+}
+
+// anyKey says whether there is a key in a directory, and reads no more of it than
+// it needs to.
+func anyKey(ctx context.Context, r *os.Root, name, at string) (bool, error) {
+	sub, err := openDir(r, name)
+	if err != nil || sub == nil {
+		return false, err
 	}
 	defer func() { _ = sub.Close() }()
-	return w.dir(sub, at)
+	d, err := sub.Open(".")
+	if err != nil {
+		return false, err
+	}
+	defer func() { _ = d.Close() }()
+	var dirs []string
+	for {
+		list, err := d.ReadDir(128)
+		for _, e := range list {
+			switch entry := entryOf(e, at); {
+			case entry == "":
+			case entry.isDir():
+				dirs = append(dirs, e.Name())
+			default:
+				return true, nil
+			}
+		}
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err = errors.Join(err, ctx.Err()); err != nil {
+			return false, err
+		}
+	}
+	for _, dir := range dirs {
+		if is, err := anyKey(ctx, sub, dir, at+dir+"/"); is || err != nil {
+			return is, err
+		}
+	}
+	return false, nil
+}
+
+// entryOf is what a directory's entry can be of a key; "" for nothing.
+func entryOf(e fs.DirEntry, at string) entry {
+	name := e.Name()
+	switch {
+	case strings.HasPrefix(name, tempPrefix) || !utf8.ValidString(name) || len(at)+len(name) > core.MaxKey:
+		return ""
+	case e.IsDir():
+		return entry(name + "/")
+	case e.Type().IsRegular():
+		return entry(name)
+	}
+	return ""
 }
 
 // readDir reads a directory's entries in order of the keys.
@@ -249,17 +325,12 @@ func readDir(r *os.Root, at string, now time.Time) ([]entry, error) {
 	}
 	var entries []entry
 	for _, e := range list {
-		name := e.Name()
-		switch {
-		case strings.HasPrefix(name, tempPrefix):
+		if entry := entryOf(e, at); entry != "" {
+			entries = append(entries, entry)
+		} else if name := e.Name(); strings.HasPrefix(name, tempPrefix) {
 			if fi, err := r.Lstat(name); err == nil && fi.Mode().IsRegular() && now.Sub(fi.ModTime()) > staleTemp {
 				_ = r.Remove(name) // of a process that died
 			}
-		case !utf8.ValidString(name) || len(at)+len(name) > core.MaxKey:
-		case e.IsDir():
-			entries = append(entries, entry(name+"/"))
-		case e.Type().IsRegular():
-			entries = append(entries, entry(name))
 		}
 	}
 	slices.Sort(entries)
