@@ -8,6 +8,8 @@ import (
 
 	"github.com/shoalstore/shoal/core"
 	"github.com/shoalstore/shoal/core/remote"
+	"github.com/shoalstore/shoal/plugins/filebackend"
+	"github.com/shoalstore/shoal/plugins/gcsbackend"
 	"github.com/shoalstore/shoal/plugins/s3backend"
 )
 
@@ -15,7 +17,9 @@ import (
 // account and endpoint, which all buckets there share.
 func (s *server) newPool(ctx context.Context) *remote.Pool {
 	ctx = context.WithoutCancel(ctx) // requests end with their own
-	open := func(p core.Provider, set core.RemoteSettings) (core.Backend, error) { return s.openBackend(ctx, p, set) }
+	open := func(p core.Provider, set core.RemoteSettings) (core.Backend, error) {
+		return s.openBackend(ctx, p, set)
+	}
 	return remote.NewPool(open, remote.PoolOptions{Client: remote.ClientOptions{Clock: s.clock}, Requests: s.backendRequests})
 }
 
@@ -39,7 +43,7 @@ func (s *server) openBackend(ctx context.Context, p core.Provider, set core.Remo
 		if set.Account != "" {
 			var ok bool
 			if a, ok = s.cfg.Backends.S3.Accounts[set.Account]; !ok {
-				return nil, fmt.Errorf("this node's configuration has no backends.s3.accounts.%s: %w", set.Account, core.ErrInvalid)
+				return nil, noAccount("s3", set.Account)
 			}
 		}
 		return s3backend.Open(ctx, s3backend.Options{
@@ -49,8 +53,26 @@ func (s *server) openBackend(ctx context.Context, p core.Provider, set core.Remo
 			},
 			AccessKey: a.AccessKey, SecretKey: string(a.SecretKey), SessionToken: string(a.SessionToken),
 		})
+	case core.GCS:
+		a := s.cfg.Backends.GS.GSAccount
+		if set.Account != "" {
+			var ok bool
+			if a, ok = s.cfg.Backends.GS.Accounts[set.Account]; !ok {
+				return nil, noAccount("gs", set.Account)
+			}
+		}
+		return gcsbackend.Open(ctx, gcsbackend.Options{
+			Endpoint: cmp.Or(set.Endpoint, a.Endpoint), CredentialsFile: a.CredentialsFile, Anonymous: set.Anonymous || a.Anonymous,
+			Project: a.Project, Conditions: set.Conditions,
+		})
+	case core.File:
+		return filebackend.Open(filebackend.Options{Roots: s.cfg.Backends.File.Roots, Log: s.log, Now: s.clock.Now})
 	}
 	return nil, fmt.Errorf("buckets of %s://: %w", p, errors.ErrUnsupported)
+}
+
+func noAccount(provider, name string) error {
+	return fmt.Errorf("this node's configuration has no backends.%s.accounts.%s: %w", provider, name, core.ErrInvalid)
 }
 
 // backendRequests is the most requests at a time to a backend.

@@ -285,8 +285,8 @@ func (s *server) serve(ctx context.Context, known *core.Map, voter slot.VoterSta
 	s.meter.remotes.counts = func() map[remoteKind]remoteCount { return countsOf(pool) }
 	s.node = engine.New(engine.Options{
 		Remote: s.remotes,
-		OnMap: s.events.onMap,
-		Self:  self(s.cfg), Boot: s.boot, Transport: transport{s.peers}, Register: s.bus.Map(),
+		OnMap:  s.events.onMap,
+		Self:   self(s.cfg), Boot: s.boot, Transport: transport{s.peers}, Register: s.bus.Map(),
 		Clock: s.clock, Log: s.log, Voter: voter, SaveVoter: s.state.saveVoter, Map: known, SaveMap: s.state.saveMap,
 		Coder:    func(c core.Scheme) core.Coder { return s.coders.get(c, s.clock) },
 		Defaults: s.defaults(), ReconcileBandwidth: int64(s.cfg.Limits.ReconcileBandwidth),
