@@ -72,7 +72,16 @@ func (s *server) head(ctx context.Context, name core.BucketName, set core.Remote
 	}
 	ctx, cancel := firstAccess(ctx, tries)
 	defer cancel()
-	return k.HeadBucket(ctx, remoteName(name, set))
+	err = k.HeadBucket(ctx, remoteName(name, set))
+	if err == nil || errors.Is(err, core.ErrNoSuchBucket) || k.Abilities().NoList {
+		return err
+	}
+	// The answer to HEAD has no words that say why; that to a listing has.
+	_, said := k.List(remote.WithPatience(ctx, 0), remoteName(name, set), core.RemoteListOptions{Max: 1})
+	if said != nil && ctx.Err() != nil {
+		return err
+	}
+	return said
 }
 
 // firstAccess bounds a request that tells whether a bucket is accessible.

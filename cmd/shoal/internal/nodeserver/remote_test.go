@@ -19,7 +19,7 @@ import (
 type cloud struct {
 	core.Backend // of what is not used here
 	buckets      map[string]bool
-	err          error
+	err, list    error
 }
 
 func (c *cloud) HeadBucket(_ context.Context, name string) error {
@@ -30,6 +30,16 @@ func (c *cloud) HeadBucket(_ context.Context, name string) error {
 		return fmt.Errorf("HEAD %s: %w", name, core.ErrNoSuchBucket)
 	}
 	return nil
+}
+
+func (*cloud) Abilities() core.RemoteAbilities { return core.RemoteAbilities{} }
+
+// List says more than HEAD does.
+func (c *cloud) List(context.Context, string, core.RemoteListOptions) (core.RemoteListing, error) {
+	if c.list != nil {
+		return core.RemoteListing{}, c.list
+	}
+	return core.RemoteListing{}, c.err
 }
 
 func (c *cloud) Buckets(context.Context) (out []string, err error) {
@@ -76,6 +86,7 @@ func has(buckets ...string) *cloud {
 func TestReach(t *testing.T) {
 	accounts := map[string]core.Backend{
 		"": maker{has("own", "both")}, "a": has("far", "both", "twice"), "b": has("twice"), "down": &cloud{err: core.ErrUnavailable},
+		"away": &cloud{err: core.ErrInvalid, list: fmt.Errorf("expecting eu-west-1: %w", core.ErrWrongRegion)},
 	}
 	s := serverOf(accounts)
 	far := core.RemoteSettings{Account: "a"}
@@ -97,6 +108,7 @@ func TestReach(t *testing.T) {
 		{"none", core.RemoteSettings{}, false, core.RemoteSettings{}, core.ErrNoSuchBucket, "no such bucket at the remote"},
 		{"new", core.RemoteSettings{}, true, core.RemoteSettings{}, nil, ""},
 		{"new", far, true, far, errors.ErrUnsupported, "cannot be created"},
+		{"own", core.RemoteSettings{Account: "away"}, false, core.RemoteSettings{}, core.ErrWrongRegion, "expecting eu-west-1"},
 		{"own", core.RemoteSettings{Account: "down"}, false, core.RemoteSettings{}, core.ErrUnavailable, "not available"},
 	} {
 		got, err := s.reach(t.Context(), core.BucketName{Provider: core.S3, Name: v.name}, v.set, v.create)
