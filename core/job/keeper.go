@@ -5,9 +5,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/zeebo/xxh3"
 
 	"github.com/shoalstore/shoal/core"
 	"github.com/shoalstore/shoal/placement"
@@ -27,13 +30,25 @@ type progressRequest struct {
 // progressReply says which slots a node owns that are through in the phase, and
 // the sum of the books of all slots that it owns and has read, which are Slots.
 type progressReply struct {
-	Phase    State         `json:"phase"`
+	Phase State `json:"phase"`
+	// Owners is the sum of who owns what by the map that the node went by; see
+	// [ownersSum].
+	Owners   uint64        `json:"owners"`
 	Finished []core.SlotID `json:"finished,omitempty"`
 	Slots    int           `json:"slots"`
 	Books    Books         `json:"books"`
 	Known    Books         `json:"known"` // what the node knows to be done at least
 	Errors   []Error       `json:"errors,omitempty"`
 	Waiting  []string      `json:"waiting,omitempty"`
+}
+
+// ownersSum is a checksum of which node owns which slot by a map.
+func ownersSum(m *core.Map) uint64 {
+	h := xxh3.New()
+	for s := range m.Slots {
+		_, _ = h.WriteString(string(m.OwnerNode(core.SlotID(s))) + "\n")
+	}
+	return h.Sum64()
 }
 
 // serveProgress answers how far this node's share is.
@@ -52,7 +67,7 @@ func (m *Manager) serveProgress(_ context.Context, _ core.NodeID, req []byte) ([
 	if r == nil {
 		return json.Marshal(progressReply{})
 	}
-	rep := r.progress()
+	rep := r.progress(m.o.Node.Map(), m.o.Node.ID())
 	if q.Phase == rep.Phase {
 		rep.Known = m.know(q.Job, q.Phase, q.Known)
 	}
@@ -75,12 +90,16 @@ func (m *Manager) know(id string, phase State, b Books) Books {
 	return j.known
 }
 
-// progress sums up the slots that the node owns.
-func (r *run) progress() progressReply {
+// progress sums up the slots that the map gives to the node. What it still holds
+// of others, which have moved on, somebody else counts.
+func (r *run) progress(m *core.Map, self core.NodeID) progressReply {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	p := progressReply{Phase: r.phase}
+	p := progressReply{Phase: r.phase, Owners: ownersSum(m)}
 	for s, pr := range r.slots {
+		if m.OwnerNode(s) != self {
+			continue
+		}
 		if pr.loaded || r.phase != Running {
 			p.Slots++
 		}
@@ -103,14 +122,15 @@ func (r *run) progress() progressReply {
 // polled is what all nodes together say.
 type polled struct {
 	phase State
-	// books is the sum of what the owners of slots say now; whole says that
-	// they spoke for all slots. shown is what to show of it, see [Books.shown].
-	books, shown Books
-	whole        bool
-	errors       []Error
-	waiting      []string
+	// books is the sum of what the owners of slots say now; agreed says that all
+	// went by the same map, so that no slot is in it twice, whole that they spoke
+	// for all slots. shown is what to show of it, see [Books.shown].
+	books, shown  Books
+	agreed, whole bool
+	errors        []Error
+	waiting       []string
 	// through says that every slot's owner says that it is through with the
-	// phase.
+	// phase, and that books has each slot once.
 	through bool
 }
 
@@ -122,10 +142,6 @@ func (m *Manager) poll(ctx context.Context, id string) polled {
 	if phase == Waiting {
 		phase = Running
 	}
-	owners := map[core.NodeID]bool{}
-	for s := range mp.Slots {
-		owners[mp.OwnerNode(core.SlotID(s))] = true
-	}
 	known := m.know(id, phase, Books{})
 	req, err := json.Marshal(progressRequest{Job: id, Phase: phase, Known: known})
 	if err != nil {
@@ -134,42 +150,71 @@ func (m *Manager) poll(ctx context.Context, id string) polled {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	var mu sync.Mutex
-	p := polled{phase: phase}
-	slots := 0
-	finished := map[core.SlotID]bool{}
+	replies := map[core.NodeID]*progressReply{}
+	for s := range mp.Slots {
+		replies[mp.OwnerNode(core.SlotID(s))] = nil
+	}
 	var wg sync.WaitGroup
-	for owner := range owners {
+	for _, owner := range slices.Collect(maps.Keys(replies)) {
 		wg.Go(func() {
 			b, err := m.o.Node.CallNode(ctx, owner, Method, req)
-			var rep progressReply
-			if err != nil || json.Unmarshal(b, &rep) != nil {
-				mu.Lock()
-				defer mu.Unlock()
-				p.waiting = append(p.waiting, fmt.Sprintf("node %s does not answer", owner))
+			rep := new(progressReply)
+			if err != nil || json.Unmarshal(b, rep) != nil {
 				return
 			}
 			mu.Lock()
 			defer mu.Unlock()
-			if rep.Phase != phase {
-				return
-			}
-			p.books = p.books.Add(rep.Books)
-			known = known.atLeast(rep.Known)
-			slots += rep.Slots
-			p.errors = append(p.errors, rep.Errors...)
-			p.waiting = append(p.waiting, rep.Waiting...)
-			for _, s := range rep.Finished {
-				if mp.OwnerNode(s) == owner {
-					finished[s] = true
-				}
-			}
+			replies[owner] = rep
 		})
 	}
 	wg.Wait()
-	p.through = len(finished) == len(mp.Slots)
-	p.whole = slots == len(mp.Slots)
-	known = m.know(id, phase, known.atLeast(p.books))
+	p := tally(mp, phase, replies)
+	if p.agreed {
+		known = known.atLeast(p.books)
+	}
+	for _, rep := range replies {
+		if rep != nil && rep.Phase == phase {
+			known = known.atLeast(rep.Known)
+		}
+	}
+	known = m.know(id, phase, known)
 	p.shown = p.books.shown(known, p.whole)
+	return p
+}
+
+// tally sums up what the owners of slots replied, nil for one that did not. While
+// slots change hands two nodes may speak for the same one, or nobody: only what is
+// said by the same map adds up.
+func tally(m *core.Map, phase State, replies map[core.NodeID]*progressReply) polled {
+	p := polled{phase: phase, agreed: true}
+	owners := ownersSum(m)
+	slots := 0
+	finished := map[core.SlotID]bool{}
+	for _, owner := range slices.Sorted(maps.Keys(replies)) {
+		rep := replies[owner]
+		switch {
+		case rep == nil:
+			p.waiting = append(p.waiting, fmt.Sprintf("node %s does not answer", owner))
+			p.agreed = false
+			continue
+		case rep.Phase != phase:
+			p.agreed = false
+			continue
+		case rep.Owners != owners:
+			p.agreed = false
+		}
+		p.books = p.books.Add(rep.Books)
+		slots += rep.Slots
+		p.errors = append(p.errors, rep.Errors...)
+		p.waiting = append(p.waiting, rep.Waiting...)
+		for _, s := range rep.Finished {
+			if m.OwnerNode(s) == owner {
+				finished[s] = true
+			}
+		}
+	}
+	p.through = p.agreed && len(finished) == len(m.Slots)
+	p.whole = p.agreed && slots == len(m.Slots)
 	return p
 }
 
