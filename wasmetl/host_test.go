@@ -78,7 +78,7 @@ func install(t testing.TB, h *wasmetl.Host, spec wasmetl.Spec, wasm []byte) core
 type sink struct {
 	mu      sync.Mutex
 	outputs []*collected
-	limit   int // of bytes kept of each
+	limit   int // of bytes kept of each, about
 }
 
 type collected struct {
@@ -103,7 +103,7 @@ func (c *collected) Write(p []byte) (int, error) {
 	if c.closed || c.aborted != nil {
 		return 0, errors.New("written after its end")
 	}
-	if c.s.limit == 0 || c.b.Len() < c.s.limit {
+	if c.b.Len() < c.s.limit {
 		c.b.Write(p)
 	}
 	return len(p), nil
@@ -134,7 +134,7 @@ func (s *sink) only(t *testing.T) string {
 // run passes data through a transform.
 func run(t testing.TB, h *wasmetl.Host, ref core.TransformRef, data string, change ...func(*core.TransformCall)) (core.TransformResult, *sink) {
 	t.Helper()
-	s := &sink{}
+	s := &sink{limit: 8 << 20}
 	c := core.TransformCall{Transform: ref, Data: []byte(data), Output: s.open, Object: core.TransformObject{Bucket: "b", Key: "dir/k.txt"}}
 	for _, f := range change {
 		f(&c)
