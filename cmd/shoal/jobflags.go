@@ -231,7 +231,7 @@ func (o *options) watch(ctx context.Context, c *client.Client, running api.Job, 
 // failed has passed, too.
 func booksOf(j api.Job) books {
 	b := books{
-		planned: j.Planned, passed: j.Done.Add(j.Skipped).Add(j.Failed).Add(j.Dropped), failed: j.Failed.Objects, rate: j.Rate,
+		planned: j.Planned, found: j.Found, passed: j.Done.Add(j.Skipped).Add(j.Failed).Add(j.Dropped), failed: j.Failed.Objects, rate: j.Rate,
 	}
 	if j.ETA != nil && !j.State.Ended() {
 		b.eta = max(time.Until(*j.ETA), 0)

@@ -80,11 +80,13 @@ func TestProgressLines(t *testing.T) {
 	var out bytes.Buffer
 	l := &lines{w: &out, verb: "Copied"}
 	l.show(books{note: "planning"})
+	l.show(books{found: &api.Amount{Objects: 300, Bytes: 300 * 1024}, passed: api.Amount{Objects: 12, Bytes: 12 * 1024}})
 	l.show(books{
 		planned: &api.Amount{Objects: 1430, Bytes: 1430 * 1024}, passed: api.Amount{Objects: 277, Bytes: 277 * 1024},
 		failed: 1, rate: api.Rate{Objects: 92, Bytes: 92 * 1024}, eta: 12 * time.Second,
 	})
 	const want = `Copied objects: 0, size: 0 B, planning
+Copied objects: 12 of 300 found so far, size: 12.00 KiB of 300.00 KiB
 Copied objects: 277/1430 (19 %), size: 277.00 KiB / 1.40 MiB (19 %), 1 failed, 92 objects/s, 92.00 KiB/s, ETA 12s
 `
 	if out.String() != want {

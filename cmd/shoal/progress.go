@@ -17,6 +17,7 @@ import (
 // books are what a display shows of something long.
 type books struct {
 	planned *api.Amount // nil until it is known
+	found   *api.Amount // so far, until then; nil if that is not known either
 	passed  api.Amount
 	failed  int64
 	rate    api.Rate
@@ -92,14 +93,20 @@ func (l jsonLines) show(b books) {
 func (jsonLines) end(bool) {}
 
 func countObjects(b books) string {
-	if b.planned == nil {
+	switch {
+	case b.planned == nil && b.found != nil:
+		return fmt.Sprintf("%d of %d found so far", b.passed.Objects, b.found.Objects)
+	case b.planned == nil:
 		return fmt.Sprint(b.passed.Objects)
 	}
 	return fmt.Sprintf("%d/%d", b.passed.Objects, b.planned.Objects)
 }
 
 func countBytes(b books) string {
-	if b.planned == nil {
+	switch {
+	case b.planned == nil && b.found != nil:
+		return formatBytes(b.passed.Bytes) + " of " + formatBytes(b.found.Bytes)
+	case b.planned == nil:
 		return formatBytes(b.passed.Bytes)
 	}
 	return formatBytes(b.passed.Bytes) + " / " + formatBytes(b.planned.Bytes)

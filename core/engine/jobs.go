@@ -103,7 +103,9 @@ func (n *Node) Repair(ctx context.Context, b core.BucketID, f *core.Found, deep 
 type CopyTask struct {
 	From, To   core.Bucket
 	Key, ToKey string
-	// Source is the content of the source as it was listed; see [ContentOf].
+	// Source is the content of the source as it was listed; see [ContentOf]. Of an
+	// object of a remote bucket it is the version that the remote named; "" is
+	// whatever is there.
 	Source         string
 	Job, Transform string
 	Started        time.Time // of the job
@@ -158,17 +160,14 @@ func (n *Node) copyOnce(ctx context.Context, t *CopyTask) (CopyEnd, core.ObjectI
 			return CopySkipped, core.ObjectInfo{}, "the destination was written by somebody else since the job began", nil
 		}
 	}
-	src, err := n.open(ctx, &t.From, t.Key, core.GetOptions{}, (*core.Conditions).CheckRead)
-	if errors.Is(err, core.ErrNotFound) {
-		return CopySkipped, core.ObjectInfo{}, "the source was removed since it was listed", nil
-	}
+	src, why, err := n.openListed(ctx, &t.From, t.Key, t.Source)
 	if err != nil {
 		return fail(err)
 	}
-	defer func() { _ = src.Body.Close() }()
-	if ContentOf(&src.Record) != t.Source {
-		return CopySkipped, core.ObjectInfo{}, "the source was replaced since it was listed", nil
+	if why != "" {
+		return CopySkipped, core.ObjectInfo{}, why, nil
 	}
+	defer func() { _ = src.Body.Close() }()
 	dst := t.To
 	dst.Policy.ETag = etagKeep
 	st, err := n.store(ctx, &dst, t.ToKey, src.Body, &core.PutOptions{Size: src.Length}, t.To.Policy.Inline)

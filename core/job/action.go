@@ -4,13 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/shoalstore/shoal/core"
 	"github.com/shoalstore/shoal/core/engine"
 )
 
 // action does a job's work on one object. Its error is tried again if it may
-// pass; see pass.persist.
+// pass; see run.persist.
 type action func(ctx context.Context, b core.BucketID, f *core.Found, rec *core.Record) (result, error)
 
 // result is how the work on an object ended.
@@ -65,6 +66,8 @@ func codeOf(err error) string {
 		{core.ErrPermission, "permission_denied"},
 		{core.ErrUnavailable, "unavailable"},
 		{core.ErrInvalid, "invalid"},
+		{core.ErrThrottled, "throttled"},
+		{core.ErrNoSuchBucket, "no_such_bucket"},
 	} {
 		if errors.Is(err, k.err) {
 			return k.code
@@ -75,7 +78,7 @@ func codeOf(err error) string {
 
 // Kinds are the kinds of jobs that can be started.
 func Kinds() []string {
-	return []string{KindCopy, KindEvict, KindRebalance, KindResilver, KindScrub}
+	return []string{KindCopy, KindEvict, KindPrefetch, KindRebalance, KindResilver, KindScrub}
 }
 
 // The kinds. Rebalance and resilver are the same act, reconcile, under the
@@ -83,6 +86,7 @@ func Kinds() []string {
 const (
 	KindCopy      = "copy-bck"
 	KindEvict     = "evict"
+	KindPrefetch  = "prefetch"
 	KindRebalance = "rebalance"
 	KindResilver  = "resilver"
 	KindScrub     = "scrub"
@@ -137,21 +141,12 @@ func (r *run) copier(m *core.Map) (action, error) {
 		return nil, fmt.Errorf("a bucket of the job was removed: %w", core.ErrNoSuchBucket)
 	}
 	return func(ctx context.Context, _ core.BucketID, f *core.Found, rec *core.Record) (result, error) {
-		began := r.m.o.Clock.Now()
-		end, out, why, err := r.m.o.Node.CopyObject(ctx, &engine.CopyTask{
-			From: *from, To: *to, Key: f.Key, ToKey: r.spec.destKey(f.Key), Source: engine.ContentOf(rec),
-			Job: r.spec.ID, Started: r.spec.Created,
-		})
-		if r.m.o.OnObject != nil {
-			r.m.o.OnObject("copy", began, out.Size, err)
+		source := engine.ContentOf(rec)
+		if rec.Remote != nil {
+			source = string(rec.Remote.Version)
 		}
-		switch {
-		case err != nil:
-			return result{}, err
-		case end == engine.CopySkipped:
-			return result{end: endSkipped, why: Error{Code: "skipped", Message: why}}, nil
-		}
-		return result{out: Amount{1, out.Size}}, nil
+		res, _, err := r.copyOne(ctx, &engine.CopyTask{From: *from, To: *to, Key: f.Key, Source: source})
+		return res, err
 	}, nil
 }
 
@@ -187,6 +182,29 @@ func (r *run) evicter(m *core.Map) (action, error) {
 			}
 		}
 	}, nil
+}
+
+// copyOne copies an object as a task says, which it completes, and returns how many
+// bytes the copy has.
+func (r *run) copyOne(ctx context.Context, t *engine.CopyTask) (result, int64, error) {
+	began := r.m.o.Clock.Now()
+	t.ToKey, t.Job, t.Started = r.spec.destKey(t.Key), r.spec.ID, r.spec.Created
+	end, out, why, err := r.m.o.Node.CopyObject(ctx, t)
+	r.worked("copy", began, out.Size, err)
+	switch {
+	case err != nil:
+		return result{}, 0, err
+	case end == engine.CopySkipped:
+		return result{end: endSkipped, why: Error{Code: "skipped", Message: why}}, 0, nil
+	}
+	return result{out: Amount{1, out.Size}}, out.Size, nil
+}
+
+// worked tells whoever wants to know of every object.
+func (r *run) worked(op string, began time.Time, bytes int64, err error) {
+	if r.m.o.OnObject != nil {
+		r.m.o.OnObject(op, began, bytes, err)
+	}
 }
 
 // repair brings objects to where they should be.

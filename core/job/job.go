@@ -47,6 +47,8 @@ type Spec struct {
 	Regex    string            `json:"regex,omitempty"`
 	Prepend  string            `json:"prepend,omitempty"`
 	Ext      map[string]string `json:"ext,omitempty"`
+	// All takes what is not present, too, where From is a bucket of a remote.
+	All bool `json:"all,omitempty"`
 	// DryRun ends the job after planning.
 	DryRun bool `json:"dry_run,omitempty"`
 	// Workers is the number of objects that a node works on at a time for
@@ -106,7 +108,8 @@ type Status struct {
 	State   State      `json:"state"`
 	Started *time.Time `json:"started"`
 	Ended   *time.Time `json:"ended"`
-	// Planned is nil until every slot was counted.
+	// Planned is nil until every slot was counted, or the listing is complete: until
+	// then Books.Planned is what was found so far.
 	Planned *Amount `json:"planned"`
 	// Books are final once the job has ended; before that they are those of
 	// the last state change.

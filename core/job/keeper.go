@@ -40,6 +40,8 @@ type progressReply struct {
 	Known    Books         `json:"known"` // what the node knows to be done at least
 	Errors   []Error       `json:"errors,omitempty"`
 	Waiting  []string      `json:"waiting,omitempty"`
+	// Ranges are those that the node lists; see [rangeRun].
+	Ranges []liveRange `json:"ranges,omitempty"`
 }
 
 // ownersSum is a checksum of which node owns which slot by a map.
@@ -114,6 +116,14 @@ func (r *run) progress(m *core.Map, self core.NodeID) progressReply {
 			p.Waiting = append(p.Waiting, why)
 		}
 	}
+	for _, why := range r.trouble {
+		if !slices.Contains(p.Waiting, why) {
+			p.Waiting = append(p.Waiting, why)
+		}
+	}
+	if r.ranged != nil {
+		p.Ranges = r.ranged.live()
+	}
 	slices.Sort(p.Finished)
 	slices.Sort(p.Waiting)
 	return p
@@ -130,45 +140,33 @@ type polled struct {
 	errors        []Error
 	waiting       []string
 	// through says that every slot's owner says that it is through with the
-	// phase, and that books has each slot once.
-	through bool
+	// phase, and that books has each slot once, or that all ranges are; listed that
+	// the ranges were listed to their ends.
+	through, listed bool
 }
 
-// poll asks the owners of all slots how far they are.
+// poll asks the owners of all slots how far they are, or all who list.
 func (m *Manager) poll(ctx context.Context, id string) polled {
 	mp := m.o.Node.Map()
-	_, st, _, _, _ := m.snapshot(id)
-	phase := st.State
-	if phase == Waiting {
-		phase = Running
-	}
-	known := m.know(id, phase, Books{})
-	req, err := json.Marshal(progressRequest{Job: id, Phase: phase, Known: known})
-	if err != nil {
-		return polled{}
+	spec, st, _, _, ok := m.snapshot(id)
+	phase := phaseOf(st.State)
+	p := polled{phase: phase}
+	if mp == nil || !ok {
+		return p
 	}
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
-	var mu sync.Mutex
-	replies := map[core.NodeID]*progressReply{}
+	if table := spec.tableOf(phase); table != "" {
+		m.pollRanges(ctx, id, mp, table, &p)
+		return p
+	}
+	nodes := map[core.NodeID]bool{}
 	for s := range mp.Slots {
-		replies[mp.OwnerNode(core.SlotID(s))] = nil
+		nodes[mp.OwnerNode(core.SlotID(s))] = true
 	}
-	var wg sync.WaitGroup
-	for _, owner := range slices.Collect(maps.Keys(replies)) {
-		wg.Go(func() {
-			b, err := m.o.Node.CallNode(ctx, owner, Method, req)
-			rep := new(progressReply)
-			if err != nil || json.Unmarshal(b, rep) != nil {
-				return
-			}
-			mu.Lock()
-			defer mu.Unlock()
-			replies[owner] = rep
-		})
-	}
-	wg.Wait()
-	p := tally(mp, phase, replies)
+	known := m.know(id, phase, Books{})
+	replies := m.askAll(ctx, id, phase, nodes)
+	p = tally(mp, phase, replies)
 	if p.agreed {
 		known = known.atLeast(p.books)
 	}
@@ -180,6 +178,35 @@ func (m *Manager) poll(ctx context.Context, id string) polled {
 	known = m.know(id, phase, known)
 	p.shown = p.books.shown(known, p.whole)
 	return p
+}
+
+// askAll asks nodes how far they are in a phase. Of those that do not answer there is
+// a nil.
+func (m *Manager) askAll(ctx context.Context, id string, phase State, nodes map[core.NodeID]bool) map[core.NodeID]*progressReply {
+	replies := map[core.NodeID]*progressReply{}
+	for node := range nodes {
+		replies[node] = nil
+	}
+	req, err := json.Marshal(progressRequest{Job: id, Phase: phase, Known: m.know(id, phase, Books{})})
+	if err != nil {
+		return replies
+	}
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	for node := range nodes {
+		wg.Go(func() {
+			b, err := m.o.Node.CallNode(ctx, node, Method, req)
+			rep := new(progressReply)
+			if err != nil || json.Unmarshal(b, rep) != nil {
+				return
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			replies[node] = rep
+		})
+	}
+	wg.Wait()
+	return replies
 }
 
 // tally sums up what the owners of slots replied, nil for one that did not. While
@@ -251,7 +278,11 @@ func (m *Manager) advance(ctx context.Context, id string) error {
 	defer cancel()
 	now := m.o.Clock.Now().UTC()
 	if st.State == Pending {
-		return m.move(ctx, id, Pending, func(s *Status) { s.State, s.Started = Planning, &now })
+		first := Planning
+		if spec.listed() && !spec.DryRun {
+			first = Running // it plans as it goes
+		}
+		return m.move(ctx, id, Pending, func(s *Status) { s.State, s.Started = first, &now })
 	}
 	p := m.poll(ctx, id)
 	switch st.State {
@@ -291,7 +322,9 @@ func (m *Manager) advanceRunning(ctx context.Context, spec *Spec, st *Status, p 
 	case p.books.Failed.Objects > 0 && !spec.ContinueOnError:
 		return m.move(ctx, spec.ID, st.State, func(s *Status) {
 			s.State, s.Ended, s.Books = Failed, &now, p.books
-			s.Books.Planned = *s.Planned
+			if s.Planned != nil {
+				s.Books.Planned = *s.Planned
+			}
 			s.Message = "stopped at the first object that failed; --cont-on-err goes on"
 			if len(p.errors) > 0 {
 				s.Message = fmt.Sprintf("%s failed: %s; --cont-on-err goes on", p.errors[0].Key, p.errors[0].Message)
@@ -305,6 +338,9 @@ func (m *Manager) advanceRunning(ctx context.Context, spec *Spec, st *Status, p 
 			passed := p.books.passed()
 			s.Books.Planned, s.Planned, s.Waiting = passed, &passed, nil
 		})
+	case p.listed && st.Planned == nil:
+		planned := p.books.Planned
+		return m.move(ctx, spec.ID, st.State, func(s *Status) { s.Planned = &planned })
 	case len(p.waiting) > 0 && st.State == Running:
 		return m.move(ctx, spec.ID, Running, func(s *Status) { s.State, s.Waiting = Waiting, p.waiting })
 	case len(p.waiting) == 0 && st.State == Waiting:
@@ -324,11 +360,18 @@ func (m *Manager) verify(ctx context.Context, spec *Spec, p polled) error {
 			s.Message = fmt.Sprintf("%d objects failed; see `shoal show job %s --errors`", s.Books.Failed.Objects, spec.ID)
 		}
 		found, want := p.books.Planned.Objects, s.Books.Done.Objects
-		if spec.Kind == KindCopy && found != want {
+		if spec.Kind == KindCopy && found != want && !toRemote(spec) {
 			s.State = Failed
 			s.Message = fmt.Sprintf("the job wrote %d objects, %d of them are at the destination: the others were overwritten or deleted by somebody else, or are lost", want, found)
 		}
 	})
+}
+
+// toRemote says whether the job writes to a remote. What it has written there need
+// not be present.
+func toRemote(s *Spec) bool {
+	u, err := core.ParseURI(s.To)
+	return err == nil && u.Bucket.Remote()
 }
 
 // prepare checks a spec and fills in what follows from it.
@@ -354,10 +397,8 @@ func (m *Manager) prepare(ctx context.Context, s *Spec) error {
 			s.Prefix = u.Key
 		}
 	}
-	if s.Kind == KindEvict {
-		if u, err := core.ParseURI(s.From); s.From == "" || err == nil && !u.Bucket.Remote() {
-			return fmt.Errorf("evict %s: want a remote bucket, which keeps what is dropped here: %w", s.From, core.ErrInvalid)
-		}
+	if err := m.prepareSource(ctx, s); err != nil {
+		return err
 	}
 	if s.Kind != KindCopy {
 		if s.To != "" {
@@ -366,6 +407,26 @@ func (m *Manager) prepare(ctx context.Context, s *Spec) error {
 		return nil
 	}
 	return m.prepareCopy(ctx, s)
+}
+
+// prepareSource refuses a source that the kind of job has no use for.
+func (m *Manager) prepareSource(ctx context.Context, s *Spec) error {
+	if s.Kind != KindPrefetch && s.Kind != KindEvict && !s.listed() {
+		return nil
+	}
+	u, err := core.ParseURI(s.From)
+	if err != nil || !u.Bucket.Remote() {
+		return fmt.Errorf("%s needs a bucket of a remote, such as s3://NAME, not %q: what other buckets have is the only copy: %w", s.Kind, s.From, core.ErrInvalid)
+	}
+	if !s.listed() || len(s.List) > 0 || s.Template != "" {
+		return nil
+	}
+	b, err := m.o.Node.Objects().BucketNamed(ctx, u.Bucket)
+	if err != nil {
+		return err
+	}
+	_, err = m.o.Node.CanList(b)
+	return err
 }
 
 // prepareCopy finds or creates the destination.
@@ -416,7 +477,7 @@ func (m *Manager) Errors(ctx context.Context, id, after string, limit int) ([]Er
 	if _, err := m.Get(ctx, id); err != nil {
 		return nil, false, err
 	}
-	all, err := m.cursorErrors(ctx, id)
+	all, err := m.notedErrors(ctx, id)
 	if err != nil {
 		return nil, false, err
 	}
@@ -440,6 +501,23 @@ func (m *Manager) Errors(ctx context.Context, id, after string, limit int) ([]Er
 		return all[:limit], true, nil
 	}
 	return all, false, nil
+}
+
+// notedErrors reads what the job has noted, wherever that is.
+func (m *Manager) notedErrors(ctx context.Context, id string) ([]Error, error) {
+	spec, _, _, _, ok := m.snapshot(id)
+	if !ok || !spec.listed() {
+		return m.cursorErrors(ctx, id)
+	}
+	t, err := m.table(ctx, id, tableRun)
+	if err != nil {
+		return nil, err
+	}
+	var out []Error
+	for i := range t.ranges {
+		out = append(out, t.ranges[i].Errors...)
+	}
+	return out, nil
 }
 
 // cursorErrors reads what the cursors of all slots have noted.

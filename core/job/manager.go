@@ -66,6 +66,8 @@ type entry struct {
 func New(o Options) *Manager {
 	m := &Manager{o: o, jobs: map[string]*entry{}, changed: make(chan struct{})}
 	o.Node.Handle(Method, m.serveProgress)
+	o.Node.Handle(MethodShare, m.serveShare)
+	o.Node.Handle(MethodBatch, m.serveBatch)
 	return m
 }
 

@@ -35,6 +35,10 @@ type run struct {
 	phase   State
 	slots   map[core.SlotID]*progress
 	waiting map[string]int // what objects wait for, and how many do
+	// ranged is the node's part in a phase over ranges, nil in others; trouble is
+	// why listings do not go on, by whom.
+	ranged  *rangeRun
+	trouble map[string]string
 }
 
 // progress is how far a slot is in the present phase.
@@ -73,7 +77,7 @@ func (c *cursor) passed(b core.BucketID, key, sub string) bool {
 }
 
 func newRun(m *Manager, s *Spec, cancel context.CancelFunc) *run {
-	return &run{m: m, spec: s, cancel: cancel, slots: map[core.SlotID]*progress{}, waiting: map[string]int{}}
+	return &run{m: m, spec: s, cancel: cancel, slots: map[core.SlotID]*progress{}, waiting: map[string]int{}, trouble: map[string]string{}}
 }
 
 // limits are this node's part of the job's bounds.
@@ -140,21 +144,19 @@ func (r *run) loop(ctx context.Context) error {
 	following.Go(func() { r.follow(ctx) })
 	for ctx.Err() == nil {
 		_, st, _, changed, _ := r.m.snapshot(r.spec.ID)
-		phase := st.State
-		if phase == Waiting {
-			phase = Running
-		}
+		phase := phaseOf(st.State)
 		r.enter(phase)
 		m, mapChanged := r.m.o.Node.Maps()
-		if phase == Planning || phase == Running || phase == Verifying {
-			if err := r.share(ctx, m, phase); err != nil && ctx.Err() == nil {
+		table := r.spec.tableOf(phase)
+		if table != "" || phase == Planning || phase == Running || phase == Verifying {
+			if err := r.part(ctx, m, phase, table); err != nil && ctx.Err() == nil {
 				r.m.o.Log.Warn("share of a job is tried again", "job", r.spec.ID, "err", err)
 			}
 		}
 		if r.m.o.Clock.Wait(ctx, 50*time.Millisecond) != nil {
 			break
 		}
-		if r.unfinished() {
+		if table != "" || r.unfinished() {
 			continue
 		}
 		select {
@@ -224,6 +226,14 @@ func awaits(m *core.Map, self core.NodeID, served int) bool {
 		}
 	}
 	return given > served
+}
+
+// part does the node's part in a phase, over ranges where it has a table of them.
+func (r *run) part(ctx context.Context, m *core.Map, phase State, table string) error {
+	if table != "" {
+		return r.ranges(ctx, phase, table)
+	}
+	return r.share(ctx, m, phase)
 }
 
 // share goes over the node's slots that are not through yet.
@@ -478,7 +488,7 @@ func (p *pass) one(ctx context.Context, b core.BucketID, pr *progress, f *core.F
 			return err
 		}
 	}
-	res, err := p.persist(ctx, b, f, rec)
+	res, err := p.r.persist(ctx, f.Key, func() (result, error) { return p.act(ctx, b, f, rec) })
 	if err != nil {
 		return err
 	}
@@ -489,11 +499,11 @@ func (p *pass) one(ctx context.Context, b core.BucketID, pr *progress, f *core.F
 }
 
 // persist tries an object again while what it needs is unavailable.
-func (p *pass) persist(ctx context.Context, b core.BucketID, f *core.Found, rec *core.Record) (result, error) {
+func (r *run) persist(ctx context.Context, key string, act func() (result, error)) (result, error) {
 	const tries = 3
-	began := p.r.m.o.Clock.Now()
+	began := r.m.o.Clock.Now()
 	for i := 1; ; i++ {
-		res, err := p.act(ctx, b, f, rec)
+		res, err := act()
 		if err == nil {
 			return res, nil
 		}
@@ -501,14 +511,15 @@ func (p *pass) persist(ctx context.Context, b core.BucketID, f *core.Found, rec 
 			return res, ctx.Err()
 		}
 		transient := errors.Is(err, core.ErrUnavailable) || errors.Is(err, core.ErrUnknownOutcome) ||
-			errors.Is(err, core.ErrDiskFailed) || errors.Is(err, core.ErrConflict) || errors.Is(err, core.ErrNotOwner)
-		waited := p.r.m.o.Clock.Now().Sub(began)
-		if !transient && i >= tries || transient && p.r.spec.Unavailable > 0 && waited > p.r.spec.Unavailable {
-			return result{end: endFailed, why: Error{Key: f.Key, Code: codeOf(err), Message: err.Error()}}, nil
+			errors.Is(err, core.ErrDiskFailed) || errors.Is(err, core.ErrConflict) || errors.Is(err, core.ErrNotOwner) ||
+			errors.Is(err, core.ErrThrottled)
+		waited := r.m.o.Clock.Now().Sub(began)
+		if !transient && i >= tries || transient && r.spec.Unavailable > 0 && waited > r.spec.Unavailable {
+			return result{end: endFailed, why: Error{Key: key, Code: codeOf(err), Message: err.Error()}}, nil
 		}
-		p.r.wait(err, 1)
-		stop := p.r.pause(ctx, min(time.Duration(i)*200*time.Millisecond, 2*time.Second))
-		p.r.wait(err, -1)
+		r.wait(err, 1)
+		stop := r.pause(ctx, min(time.Duration(i)*200*time.Millisecond, 2*time.Second))
+		r.wait(err, -1)
 		if stop != nil {
 			return res, stop
 		}
@@ -545,6 +556,15 @@ func (r *run) wait(err error, by int) {
 	defer r.mu.Unlock()
 	if r.waiting[err.Error()] += by; r.waiting[err.Error()] <= 0 {
 		delete(r.waiting, err.Error())
+	}
+}
+
+// note remembers why somebody's listing does not go on, nil that it does.
+func (r *run) note(who string, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if delete(r.trouble, who); err != nil {
+		r.trouble[who] = err.Error()
 	}
 }
 

@@ -78,6 +78,9 @@ type Job struct {
 	To    string   `json:"to"`
 	// Planned is nil until it is known.
 	Planned *Amount `json:"planned"`
+	// Found is what a job over a remote's listing has found so far, until Planned is
+	// known.
+	Found *Amount `json:"found,omitempty"`
 	// Done counts source objects all of whose outputs are written.
 	Done    Amount     `json:"done"`
 	Skipped Amount     `json:"skipped"`

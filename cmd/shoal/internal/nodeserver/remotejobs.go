@@ -25,16 +25,21 @@ func (j jobService) prepareRemotes(ctx context.Context, in *api.JobSpec, spec *j
 		return api.NotBuilt("jobs with --latest or --sync")
 	}
 	if spec.Kind != job.KindCopy {
-		return nil
+		if from != nil {
+			_, err = bucketService{j.s}.use(ctx, from.Bucket)
+		}
+		return err
 	}
 	if from != nil {
-		if in.All {
-			return api.NotBuilt("jobs over what is not present (--all)")
-		}
 		if spec.Prefix == "" {
 			spec.Prefix = from.Key
 		}
-		if err := j.mustHaveSome(ctx, from.Bucket, spec); err != nil {
+		if !in.All {
+			err = j.mustHaveSome(ctx, from.Bucket, spec)
+		} else {
+			_, err = bucketService{j.s}.use(ctx, from.Bucket)
+		}
+		if err != nil {
 			return err
 		}
 	}

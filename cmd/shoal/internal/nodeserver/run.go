@@ -384,7 +384,7 @@ func busTarget(m *core.Map) natsbus.Target {
 // register tells the transport who takes what arrives.
 func (s *server) register() {
 	s.peers.Handle(handler{s.node})
-	for _, method := range append(engine.Methods(), job.Method, methodLocal, methodDisk) {
+	for _, method := range slices.Concat(engine.Methods(), job.Methods(), []uint16{methodLocal, methodDisk}) {
 		s.peers.HandleCall(method, func(ctx context.Context, from core.NodeID, req []byte) ([]byte, error) {
 			return s.node.Call(ctx, from, method, req)
 		})

@@ -456,6 +456,7 @@ func (j jobService) JobKinds(context.Context) ([]api.JobKind, error) {
 	return []api.JobKind{
 		{Kind: job.KindCopy, Summary: "copy a bucket to another", Args: []api.JobArg{bucket(api.ArgFrom, false), bucket(api.ArgTo, false)}},
 		{Kind: job.KindEvict, Summary: "drop the copies of a remote bucket's objects", Args: []api.JobArg{bucket(api.ArgFrom, false)}},
+		{Kind: job.KindPrefetch, Summary: "bring what a remote bucket has into the cluster", Args: []api.JobArg{bucket(api.ArgFrom, false)}},
 		{Kind: job.KindRebalance, Summary: "bring all data to where the map wants it", Args: []api.JobArg{bucket(api.ArgFrom, true)}},
 		{Kind: job.KindResilver, Summary: "build missing data again", Args: []api.JobArg{bucket(api.ArgFrom, true)}},
 		{Kind: job.KindScrub, Summary: "read and verify all data, repair what is damaged", Args: []api.JobArg{bucket(api.ArgFrom, true)}},
@@ -468,7 +469,7 @@ func (j jobService) StartJob(ctx context.Context, in api.JobSpec) (api.Job, erro
 		Kind: in.Kind, From: in.From, To: in.To, Token: in.ClientToken, Prefix: in.Prefix, List: in.List, Template: in.Template,
 		Regex: in.Regex, Prepend: in.Prepend, Ext: in.Ext, DryRun: in.DryRun, Workers: in.NumWorkers,
 		ObjectRate: in.RateLimit.Objects, ByteRate: in.RateLimit.Bytes, ContinueOnError: in.ContinueOnError,
-		KeepMetadata: in.KeepMetadata,
+		All: in.All, KeepMetadata: in.KeepMetadata,
 	}
 	if in.UnavailableTimeout != "" {
 		d, err := time.ParseDuration(in.UnavailableTimeout)
@@ -533,6 +534,9 @@ func jobOf(x job.Job) api.Job {
 	if x.Status.Planned != nil {
 		p := api.Amount(*x.Status.Planned)
 		out.Planned = &p
+	}
+	if found := api.Amount(b.Planned); x.Status.Planned == nil && found != (api.Amount{}) {
+		out.Found = &found
 	}
 	if !x.ETA.IsZero() {
 		eta := x.ETA

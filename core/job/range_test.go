@@ -1,0 +1,97 @@
+package job
+
+import (
+	"slices"
+	"testing"
+	"time"
+)
+
+// TestRangeCalls: without failures five nodes list every shape of key space in
+// hardly more calls than one would need, each key is counted once, and they are
+// nearly five times as fast.
+func TestRangeCalls(t *testing.T) {
+	const page = 100
+	shapes := keyShapes(20_000)
+	for _, name := range slices.Sorted(mapsKeys(shapes)) {
+		keys := shapes[name]
+		for _, nodes := range []int{1, 5, 10, 40} {
+			s := newRangeSim(t, 1, simOptions{nodes: nodes, keys: keys, page: page, window: 8, countOnly: true, listTime: 50 * time.Millisecond, writeTime: 4 * time.Millisecond})
+			s.calm = true
+			if err := s.run(0, time.Hour); err != nil {
+				t.Errorf("%s, %d nodes: %v", name, nodes, err)
+				continue
+			}
+			serial := (len(keys) + page - 1) / page
+			most := serial*11/10 + 16
+			speed := float64(serial) * 0.05 / s.ends.Seconds()
+			t.Logf("%-12s %2d nodes: %d keys, %3d calls (serial %d, most %d), %d ranges, %5.2f x, budget %d",
+				name, nodes, len(keys), s.listCalls, serial, most, len(s.table().ranges), speed, s.table().budget.Spent)
+			if s.listCalls > most {
+				t.Errorf("%s, %d nodes: %d calls, want %d at the most", name, nodes, s.listCalls, most)
+			}
+		}
+	}
+}
+
+// troubled is a simulation in which everything fails for a while.
+func troubled(seed uint64, sabotage rangeSabotage) simOptions {
+	shapes := keyShapes(2500)
+	names := slices.Sorted(mapsKeys(shapes))
+	o := simOptions{
+		nodes: 2 + int(seed%4), keys: shapes[names[seed%uint64(len(names))]], page: 25, window: 4, sabotage: sabotage,
+		crashes: seed%3 != 0, hangs: seed%5 != 0, tableFaults: seed%2 == 0, listFaults: seed%7 != 0, batchFaults: seed%4 != 0,
+		volatile: 0.1, listTime: 40 * time.Millisecond, workTime: 5 * time.Millisecond, countOnly: seed%11 == 10,
+	}
+	o.writeTime = 4 * time.Millisecond
+	if seed%4 == 3 {
+		o.writeTime = 300 * time.Millisecond
+	}
+	if seed%6 == 5 {
+		o.takes = func(k string) bool { return len(k)%2 == 0 || k[len(k)-1] == '1' }
+	}
+	return o
+}
+
+func runTroubled(t *testing.T, seed uint64, sabotage rangeSabotage) error {
+	s := newRangeSim(t, seed, troubled(seed, sabotage))
+	return s.run(20*time.Second, 10*time.Minute)
+}
+
+// TestRangeFaults: whatever fails, every key that is there throughout is counted
+// once, and the job ends when nothing fails any more.
+func TestRangeFaults(t *testing.T) {
+	seeds := uint64(120)
+	if testing.Short() {
+		seeds = 20
+	}
+	for seed := range seeds {
+		if *onlySeed != 0 && seed != *onlySeed {
+			continue
+		}
+		if err := runTroubled(t, seed, rangeSabotage{}); err != nil {
+			t.Fatalf("seed %d (go test -run TestRangeFaults -ranges.seed %d): %v", seed, seed, err)
+		}
+	}
+}
+
+// TestRangeSabotage: without any one of the rules the simulation finds an error.
+func TestRangeSabotage(t *testing.T) {
+	for name, sabotage := range map[string]rangeSabotage{
+		"rows are written whatever their version": {noVersion: true},
+		"a range is listed beyond a cut":          {noCeiling: true},
+		"the position moves before the keys":      {early: true},
+		"a range is kept after a conflict":        {keepOnConflict: true},
+		"pages are counted again":                 {countTwice: true},
+		"a range is cut behind its listing":       {behind: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for seed := range uint64(60) {
+				if err := runTroubled(t, seed, sabotage); err != nil {
+					t.Logf("seed %d: %v", seed, err)
+					return
+				}
+			}
+			t.Error("nobody noticed")
+		})
+	}
+}
