@@ -40,7 +40,7 @@ endif
 # $(call require,PATH,WHAT): fail clearly where a part of the project is not there yet.
 require = @test -e $(1) || { echo "make $@: $(2) is not built yet: $(1) does not exist" >&2; exit 1; }
 
-.PHONY: help demo test check fuzz sim bench soak build install tools
+.PHONY: help demo test check fuzz sim bench soak guests build install tools
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -91,6 +91,9 @@ soak: ## run the failure scripts in turn until Ctrl-C, and go on where soak.json
 	$(call require,scripts/soak.sh,the soak test)
 	@$(MAKE) build
 	scripts/soak.sh $(SOAK)
+
+guests: ## rebuild the C examples of transforms and compare them with the ones that tests use
+	wasmetl/guest/c/build.sh --check
 
 build: ## build bin/shoal
 	$(call require,cmd/shoal,the shoal program)

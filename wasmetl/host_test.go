@@ -51,6 +51,9 @@ func newHost(t testing.TB, o wasmetl.Options) *wasmetl.Host {
 		o.Dir = t.TempDir()
 	}
 	o.Compile, o.Clock = child, clock{}
+	if o.CompileCPU == 0 {
+		o.CompileCPU = 5 * time.Minute // the race detector is in the child, too
+	}
 	h, err := wasmetl.New(o)
 	if err != nil {
 		t.Fatal(err)

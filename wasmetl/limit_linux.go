@@ -29,6 +29,6 @@ func limitProcess(cpuSeconds, memory int64) error {
 		return fmt.Errorf("CPU time: %w", err)
 	}
 	// The node's work comes first. A process that may not give way works all the same.
-	_ = syscall.Setpriority(syscall.PRIO_PROCESS, 0, 10)
+	_ = syscall.Setpriority(syscall.PRIO_PROCESS, 0, 5)
 	return nil
 }
