@@ -110,11 +110,7 @@ func (c *call) poll() {
 		return
 	}
 	c.leave()
-	class := inline
-	if c.Job {
-		class = job
-	}
-	c.enter(class)
+	c.enter(classOf(c.Job, false))
 }
 
 // leave gives up the turn to run, enter takes one again.
@@ -125,7 +121,7 @@ func (c *call) leave() {
 
 func (c *call) enter(class class) {
 	// Who has begun goes on to its end, be it only to be ended: this does not fail.
-	_ = c.host.turns.acquire(context.WithoutCancel(c.ctx), 1, class, c.Job, true)
+	_ = c.host.turns.acquire(context.WithoutCancel(c.ctx), 1, class, true)
 	c.since = c.host.clock.Boot()
 }
 
@@ -133,7 +129,7 @@ func (c *call) enter(class class) {
 func (c *call) waiting(do func(ctx context.Context)) {
 	c.leave()
 	c.unlessStalled(do)
-	c.enter(resuming)
+	c.enter(classOf(c.Job, true))
 	c.check()
 }
 

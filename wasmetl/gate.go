@@ -9,14 +9,31 @@ import (
 	"github.com/shoalstore/shoal/core"
 )
 
-// class is who waits at a gate.
+// class is who waits at a gate. Jobs have at most half of the capacity. Who goes
+// on after waiting for its source or output comes before who begins.
 type class int
 
 const (
-	inline   class = iota // somebody waits for the answer
-	job                   // at most half of the capacity
-	resuming              // goes on after waiting for its source or output; comes first
+	inline class = iota // somebody waits for the answer
+	job
+	inlineResumed
+	jobResumed
+	classes
 )
+
+func (c class) job() bool { return c == job || c == jobResumed }
+
+func classOf(isJob, resumed bool) class {
+	switch {
+	case isJob && resumed:
+		return jobResumed
+	case isJob:
+		return job
+	case resumed:
+		return inlineResumed
+	}
+	return inline
+}
 
 // gate shares a capacity: memory in bytes, or guests that run. Those of a class
 // come in order; calls and jobs take turns. It is safe for concurrent use.
@@ -28,7 +45,7 @@ type gate struct {
 	mu      sync.Mutex
 	free    int64
 	jobs    int64 // what jobs have
-	waiting [3][]*waiter
+	waiting [classes][]*waiter
 	last    class // whose turn it was
 }
 
@@ -68,7 +85,12 @@ func (g *gate) try(n int64, isJob bool) bool {
 }
 
 func (g *gate) crowded() bool {
-	return len(g.waiting[inline])+len(g.waiting[job])+len(g.waiting[resuming]) > 0
+	for _, w := range g.waiting {
+		if len(w) > 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // contended says that somebody waits.
@@ -80,11 +102,11 @@ func (g *gate) contended() bool {
 
 // acquire waits in the line of a class. Whoever has been let in before (again)
 // waits however long the line is.
-func (g *gate) acquire(ctx context.Context, n int64, c class, isJob, again bool) error {
+func (g *gate) acquire(ctx context.Context, n int64, c class, again bool) error {
 	if n > g.capacity {
 		return fmt.Errorf("%w: a transform that takes %d of %s, the node has %d", core.ErrInvalid, n, g.what, g.capacity)
 	}
-	w := &waiter{n: n, job: isJob}
+	w := &waiter{n: n, job: c.job()}
 	g.mu.Lock()
 	if !g.crowded() && g.fits(w) {
 		g.take(w)
@@ -111,7 +133,7 @@ func (g *gate) acquire(ctx context.Context, n int64, c class, isJob, again bool)
 		g.grant()
 		return context.Cause(ctx)
 	}
-	g.put(n, isJob)
+	g.put(n, c.job())
 	return context.Cause(ctx)
 }
 
@@ -139,7 +161,7 @@ func (g *gate) grant() {
 		}
 		w := g.waiting[c][0]
 		g.waiting[c] = g.waiting[c][1:]
-		if c != resuming {
+		if c == inline || c == job {
 			g.last = c
 		}
 		g.take(w)
@@ -148,9 +170,9 @@ func (g *gate) grant() {
 }
 
 func (g *gate) next() (class, bool) {
-	order := [3]class{resuming, inline, job}
+	order := [classes]class{inlineResumed, jobResumed, inline, job}
 	if g.last == inline {
-		order = [3]class{resuming, job, inline}
+		order = [classes]class{inlineResumed, jobResumed, job, inline}
 	}
 	for _, c := range order {
 		if len(g.waiting[c]) == 0 {

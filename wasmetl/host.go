@@ -449,7 +449,10 @@ func (h *Host) Usage() Usage {
 func (g *gate) usage() (used int64, waiting int) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.capacity - g.free, len(g.waiting[0]) + len(g.waiting[1]) + len(g.waiting[2])
+	for _, w := range g.waiting {
+		waiting += len(w)
+	}
+	return g.capacity - g.free, waiting
 }
 
 // Close removes all transforms, and waits until all calls and pins have ended.

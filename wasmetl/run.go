@@ -86,11 +86,8 @@ func (c *call) run(parent context.Context) (core.TransformResult, error) {
 	defer func() { h.ledger.release(memory, c.Job) }()
 	c.unlessStalled(func(context.Context) { c.source.small(c.Object.Size) })
 
-	class := inline
-	if c.Job {
-		class = job
-	}
-	if err := h.turns.acquire(base, 1, class, c.Job, true); err != nil {
+	// Who has memory has been let in; how many those are the ledger limits.
+	if err := h.turns.acquire(base, 1, classOf(c.Job, false), true); err != nil {
 		c.abort(err)
 		return c.result(arrived, arrived, err)
 	}
@@ -204,11 +201,7 @@ func (h *Host) admit(ctx context.Context, c *call) error {
 		return nil
 	}
 	h.evict(ctx, n)
-	class := inline
-	if c.Job {
-		class = job
-	}
-	return h.ledger.acquire(ctx, n, class, c.Job, false)
+	return h.ledger.acquire(ctx, n, classOf(c.Job, false), false)
 }
 
 // evict closes idle instances until they have given back n bytes.
