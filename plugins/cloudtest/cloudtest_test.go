@@ -1,6 +1,7 @@
 package cloudtest
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -10,6 +11,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"strings"
 	"syscall"
 	"testing"
@@ -419,6 +421,51 @@ func TestDownAndUp(t *testing.T) {
 	if _, b, err := u.get("k"); err != nil || b != whole {
 		t.Errorf("up: %q, %v", b, err)
 	}
+}
+
+// A server does not outlive the process that started it, however that ends.
+func TestServerEndsWithItsParent(t *testing.T) {
+	if os.Getenv("CLOUDTEST_CHILD") != "" {
+		s, err := Start(t.Context(), Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		fmt.Printf("\nserver %d %s\n", s.PID(), s.dir)
+		<-t.Context().Done() // until it is killed
+		return
+	}
+	Serve(t, Options{}) // or skip
+	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestServerEndsWithItsParent$")
+	cmd.Env = append(os.Environ(), "CLOUDTEST_CHILD=1")
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	pid, dir := 0, ""
+	for lines := bufio.NewScanner(out); pid == 0 && lines.Scan(); {
+		_, _ = fmt.Sscanf(lines.Text(), "server %d %s", &pid, &dir)
+	}
+	if err := cmd.Process.Kill(); err != nil || pid == 0 {
+		t.Fatalf("kill: %v; server %d", err, pid)
+	}
+	_ = cmd.Wait()
+	defer func() { _ = os.RemoveAll(dir) }()
+	ctx, cancel := context.WithTimeout(t.Context(), startTimeout)
+	defer cancel()
+	for running(pid) {
+		if err := pause(ctx, 5*time.Millisecond); err != nil {
+			t.Fatalf("the server still runs: %v", err)
+		}
+	}
+}
+
+// running says whether a process does: one that has ended may wait for its parent.
+func running(pid int) bool {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	return err == nil && bytes.Contains(stat, []byte("(versitygw)")) && !bytes.Contains(stat, []byte(") Z "))
 }
 
 func TestServerEnds(t *testing.T) {

@@ -24,10 +24,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -186,15 +186,23 @@ func (s *Server) run() error {
 	// Nothing of the caller's environment: a setting there would change the server.
 	s.cmd.Env = append(env, "PATH=/usr/bin:/bin", "HOME="+s.dir, "TMPDIR="+os.TempDir())
 	s.cmd.Dir, s.cmd.Stdout, s.cmd.Stderr = s.dir, log, log
-	// An interrupt at the terminal is for the caller, which then closes the server.
-	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	if err := s.cmd.Start(); err != nil {
-		return fmt.Errorf("cloudtest: start %s: %w", s.o.Program, err)
-	}
+	s.cmd.SysProcAttr = processAttributes()
+	started := make(chan error, 1)
 	go func() {
-		s.waitErr = s.cmd.Wait()
+		// The kernel takes the end of the thread that started a process for that of its
+		// parent, so the thread is kept.
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		err := s.cmd.Start()
+		started <- err
+		if err == nil {
+			s.waitErr = s.cmd.Wait()
+		}
 		close(s.ended)
 	}()
+	if err := <-started; err != nil {
+		return fmt.Errorf("cloudtest: start %s: %w", s.o.Program, err)
+	}
 	return nil
 }
 
