@@ -53,6 +53,9 @@ type Options struct {
 	// Plain404: status 404 says that an object is not there, whatever comes with it. (Of
 	// other servers it must be in words that only they use.)
 	Plain404 bool
+	// AnyHead: HeadBucket takes a refusal for an answer, as of a web server whose root
+	// nobody may read.
+	AnyHead bool
 	// Groups are those that are run; none: all.
 	Groups []string
 	// Weak names conditions that the server under test checks, but not in one step
