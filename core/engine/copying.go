@@ -15,8 +15,10 @@ func (o *Objects) Copy(ctx context.Context, from core.Bucket, fromKey string, to
 		return core.ObjectInfo{}, err
 	}
 	n := o.node
-	if err := n.early(ctx, &to, toKey, &opt.Put); err != nil {
-		return core.ObjectInfo{}, err
+	if !to.Name.Remote() {
+		if err := n.early(ctx, &to, toKey, &opt.Put); err != nil {
+			return core.ObjectInfo{}, err
+		}
 	}
 	src, err := n.open(ctx, &from, fromKey, core.GetOptions{Conditions: opt.Source}, (*core.Conditions).CheckCopySource)
 	if err != nil {
@@ -28,10 +30,15 @@ func (o *Objects) Copy(ctx context.Context, from core.Bucket, fromKey string, to
 		put.Checksum.Algorithm = a
 	}
 	dst := to
-	dst.Policy.ETag = etagKeep
+	if dst.Policy.ETag = etagKeep; to.Name.Remote() {
+		dst = *plainETag(&to)
+	}
 	st, err := n.store(ctx, &dst, toKey, src.Body, &put, to.Policy.Inline)
 	if err != nil {
 		return core.ObjectInfo{}, fmt.Errorf("copy: %w", err)
+	}
+	if to.Name.Remote() {
+		return n.copyThrough(ctx, &to, toKey, st, &src.Record, &opt)
 	}
 	describeCopy(&st.rec, &src.Record, &opt)
 	return n.commit(ctx, &to, toKey, st, &opt.Put)
@@ -39,12 +46,13 @@ func (o *Objects) Copy(ctx context.Context, from core.Bucket, fromKey string, to
 
 // describeCopy fills in what a copy says of itself.
 func describeCopy(rec, src *core.Record, opt *core.CopyOptions) {
-	rec.ETag, rec.Parts = src.ETag, src.Parts
+	rec.ETag, rec.Parts, rec.Remote = src.ETag, src.Parts, nil
 	if rec.Checksum.Algorithm == "" {
 		rec.Checksum = src.Checksum
 	}
 	rec.Origin = opt.Put.Origin
 	rec.Headers, rec.Meta, rec.Tags = maps.Clone(src.Headers), maps.Clone(src.Meta), maps.Clone(src.Tags)
+	delete(rec.Meta, originMeta)
 	if opt.Replace {
 		rec.Headers, rec.Meta = opt.Put.Headers, opt.Put.Meta
 	}

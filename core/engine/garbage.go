@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/shoalstore/shoal/core"
+	"github.com/shoalstore/shoal/core/remote"
 )
 
 // linger is how long the shards of a replaced version are kept for readers that
@@ -87,14 +88,30 @@ func (g *garbage) replaced(old, fresh []core.Row) {
 
 // recordOf decodes the record of a row that has one.
 func recordOf(r *core.Row) *core.Record {
-	if r.Deleted || r.Space != core.SpaceObject && r.Space != core.SpacePart {
+	if r.Deleted || r.Space != core.SpaceObject && r.Space != core.SpacePart && r.Space != core.SpaceIntent {
 		return nil
 	}
-	rec, err := core.DecodeRecord(r.Value)
+	rec, err := namedBy(r)
 	if err != nil {
 		return nil
 	}
 	return rec
+}
+
+// namedBy decodes the record in a row: of an object, upload or part, or of what
+// is being written to a remote.
+func namedBy(r *core.Row) (*core.Record, error) {
+	if r.Space != core.SpaceIntent {
+		return core.DecodeRecord(r.Value)
+	}
+	in, err := remote.DecodeIntent(r.Value)
+	if err != nil {
+		return nil, err
+	}
+	if in.Record == nil {
+		return &core.Record{}, nil
+	}
+	return in.Record, nil
 }
 
 // discard has the shards of a record deleted that was not committed.

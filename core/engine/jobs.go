@@ -93,6 +93,9 @@ func (n *Node) Repair(ctx context.Context, b core.BucketID, f *core.Found, deep 
 	if errors.Is(err, core.ErrConflict) || errors.Is(err, core.ErrNotFound) {
 		return nil // replaced or removed meanwhile
 	}
+	if err != nil && n.heal.forgoes(ctx, m, bucket, &f.Row, rec) {
+		return nil
+	}
 	if errors.Is(err, errWaits) {
 		err = fmt.Errorf("%w: %w", core.ErrUnavailable, err)
 	}
@@ -148,6 +151,9 @@ func (n *Node) CopyObject(ctx context.Context, t *CopyTask) (CopyEnd, core.Objec
 
 func (n *Node) copyOnce(ctx context.Context, t *CopyTask) (CopyEnd, core.ObjectInfo, string, error) {
 	fail := func(err error) (CopyEnd, core.ObjectInfo, string, error) { return 0, core.ObjectInfo{}, "", err }
+	if t.To.Name.Remote() {
+		return n.copyToRemote(ctx, t)
+	}
 	have, row, err := n.record(ctx, t.To.ID, t.ToKey)
 	if err != nil && !errors.Is(err, core.ErrNotFound) {
 		return fail(err)
@@ -157,7 +163,7 @@ func (n *Node) copyOnce(ctx context.Context, t *CopyTask) (CopyEnd, core.ObjectI
 		case have.Origin == t.origin():
 			return CopiedSoFar, info(&t.To, t.ToKey, have, row.Version), "", nil
 		case have.Modified.After(t.Started) && have.Origin.Job != t.Job:
-			return CopySkipped, core.ObjectInfo{}, "the destination was written by somebody else since the job began", nil
+			return CopySkipped, core.ObjectInfo{}, copyForeign, nil
 		}
 	}
 	src, why, err := n.openListed(ctx, &t.From, t.Key, t.Source)
@@ -182,6 +188,9 @@ func (n *Node) copyOnce(ctx context.Context, t *CopyTask) (CopyEnd, core.ObjectI
 	out, err := n.writeObject(ctx, &t.To, t.ToKey, st, m)
 	return Copied, out, "", err
 }
+
+// copyForeign is why a destination stays as it is.
+const copyForeign = "the destination was written by somebody else since the job began"
 
 // DiskCount is the number of local disks in use.
 func (n *Node) DiskCount() int {

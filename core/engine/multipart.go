@@ -238,12 +238,15 @@ func (n *Node) complete(ctx context.Context, bucket core.Bucket, key, id string,
 	}
 	st.rec.Modified = n.clock.Now().UTC()
 	m.checks = []check{{kind: checkUpload, row: uploadKey(bucket.ID, key, id)}}
-	if !opt.Conditions.IsZero() {
+	if !opt.Conditions.IsZero() && !bucket.Name.Remote() {
 		m.checks = append(m.checks, check{kind: checkConditions, row: objectKey(bucket.ID, key), conditions: opt.Conditions})
 	}
 	for _, c := range names {
 		p := all[c.Number]
 		m.checks = append(m.checks, check{kind: checkVersion, row: p.row, version: p.ver})
+	}
+	if bucket.Name.Remote() {
+		return n.completeRemote(ctx, &bucket, key, st, m, &opt)
 	}
 	m.entry.Rows = n.endOfUpload(bucket.ID, key, id, all)
 	return n.finishUpload(ctx, &bucket, key, st, m)

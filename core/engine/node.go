@@ -90,6 +90,7 @@ type Node struct {
 	health  *health
 	heal    *reconciler
 	remotes *remotes
+	writers *writers
 	locks   keyLocks
 	buffers shardio.Pool // for the data of small objects
 	sent    atomic.Int64 // bytes of files that were sent without reading them
@@ -139,6 +140,7 @@ func New(o Options) *Node {
 	n.driver.holdBack = n.heal.brake.step
 	n.driver.onTaken = n.heal.moves.tookAll
 	n.remotes = newRemotes(n)
+	n.writers = &writers{node: n, tasks: map[objectName]*writeTask{}}
 	return n
 }
 
@@ -171,7 +173,7 @@ func (n *Node) serveOther(ctx context.Context, from core.NodeID, method uint16, 
 	case methodJoin:
 		return n.serveJoin(ctx, req)
 	}
-	if method == methodRemoteGet || method == methodFetch {
+	if method >= methodRemoteGet && method <= methodSettle {
 		return n.serveRemote(ctx, method, req)
 	}
 	if f := n.extra[method]; f != nil {
@@ -216,7 +218,7 @@ func (n *Node) Run(ctx context.Context) error {
 		n.driver.step(func(s *slot.Node, now core.Instant) { s.SeeMap(now, n.opt.Map) })
 	}
 	for _, f := range []func(context.Context){
-		n.keeper.watch, n.keeper.keep, n.keeper.run, n.garbage.run, n.heal.run, n.heal.follow, n.steward, n.register, n.sweep, n.stewardVoters, n.reclaim, n.watchDisks, n.remotes.run,
+		n.keeper.watch, n.keeper.keep, n.keeper.run, n.garbage.run, n.heal.run, n.heal.follow, n.steward, n.register, n.sweep, n.stewardVoters, n.reclaim, n.watchDisks, n.remotes.run, n.writers.run,
 	} {
 		group.Go(func() { f(ctx) })
 	}
@@ -473,7 +475,7 @@ func (n *Node) NewestMap() *core.Map {
 
 // Methods are the numbers of the engine's own calls.
 func Methods() []uint16 {
-	const last = methodFetch
+	const last = methodSettle
 	out := make([]uint16, 0, last)
 	for m := methodMutate; m <= last; m++ {
 		out = append(out, m)

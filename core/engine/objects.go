@@ -37,14 +37,20 @@ func (o *Objects) Put(ctx context.Context, bucket core.Bucket, key string, body 
 	if err := core.ValidateKey(key); err != nil {
 		return core.ObjectInfo{}, err
 	}
-	if err := o.node.early(ctx, &bucket, key, &opt); err != nil {
+	as := &bucket
+	if bucket.Name.Remote() {
+		as = plainETag(&bucket)
+	} else if err := o.node.early(ctx, &bucket, key, &opt); err != nil {
 		return core.ObjectInfo{}, err
 	}
-	st, err := o.node.store(ctx, &bucket, key, body, &opt, bucket.Policy.Inline)
+	st, err := o.node.store(ctx, as, key, body, &opt, bucket.Policy.Inline)
 	if err != nil {
 		return core.ObjectInfo{}, err
 	}
 	st.rec.Headers, st.rec.Meta, st.rec.Tags, st.rec.Origin = opt.Headers, opt.Meta, opt.Tags, opt.Origin
+	if bucket.Name.Remote() {
+		return o.node.putRemote(ctx, &bucket, key, st, &opt)
+	}
 	return o.node.commit(ctx, &bucket, key, st, &opt)
 }
 
@@ -382,6 +388,9 @@ func (b *memoryBody) Close() error {
 func (o *Objects) Delete(ctx context.Context, bucket core.Bucket, key string, c core.Conditions, id core.RequestID) error {
 	if err := core.ValidateKey(key); err != nil {
 		return err
+	}
+	if bucket.Name.Remote() {
+		return o.node.deleteRemote(ctx, &bucket, key, c, id)
 	}
 	m := o.node.mutation(&bucket, key, id)
 	k := objectKey(bucket.ID, key)

@@ -91,7 +91,11 @@ func (w *write) run(ctx context.Context) (outcome, error) {
 		return outcome{}, w.refuse(ctx, err)
 	}
 	out := outcome{answer: w.m.entry.Answer}
-	w.m.entry.Answer = append([]byte{answerDone}, w.m.entry.Answer...)
+	if !w.m.task {
+		w.m.entry.Answer = append([]byte{answerDone}, w.m.entry.Answer...)
+	} else if len(out.answer) > 0 {
+		out.answer = out.answer[1:]
+	}
 	out.version, err = w.propose(ctx, w.m.entry, w.m.need)
 	return out, err
 }
@@ -185,6 +189,12 @@ func (w *write) check(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		if err := w.forgoing(ctx, &old); err != nil {
+			return err
+		}
+		if old.Space == core.SpaceIntent && w.m.spare {
+			continue
+		}
 		w.replaced = append(w.replaced, old)
 	}
 	return w.dropData()
@@ -235,7 +245,9 @@ func (c *check) eval(row *core.Row, exists bool) error {
 			return fmt.Errorf("upload %q of %q: %w", c.row.Sub, c.row.Key, core.ErrNoSuchUpload)
 		}
 	case checkVersion:
-		if exists && row.Version != c.version || !exists && !c.version.IsZero() {
+		if moved := exists && row.Version != c.version || !exists && !c.version.IsZero(); moved && c.row.Space == core.SpaceIntent {
+			return errReplaced
+		} else if moved {
 			return fmt.Errorf("%q was changed meanwhile: %w", c.row.Key, core.ErrConflict)
 		}
 	default:
@@ -277,7 +289,7 @@ func (w *write) checkBucket(ctx context.Context) error {
 		if r.Deleted || r.Space == core.SpaceData {
 			continue
 		}
-		rec, err := core.DecodeRecord(r.Value)
+		rec, err := namedBy(r)
 		if err != nil {
 			return fmt.Errorf("record of %q: %w: %w", r.Key, core.ErrInvalid, err)
 		}

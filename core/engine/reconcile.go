@@ -253,6 +253,7 @@ func (h *reconciler) heal(ctx context.Context, m *core.Map) {
 			if f.tries < findTries { // it may not be committed yet
 				h.ask(k, f)
 			}
+		case h.forgoes(ctx, m, b, &row, rec):
 		default:
 			h.failures.Add(1)
 			h.node.log.Warn("object could not be repaired yet", "bucket", b.Name.String(), "key", k.key, "tries", f.tries, "err", err)
@@ -564,6 +565,9 @@ func (p *reconcilePass) page(ctx context.Context, b *core.Bucket, found []core.F
 			continue
 		}
 		n := p.h.needs(m, b, f.Key, rec)
+		if n.lacks && b.Name.Remote() && f.Space == core.SpaceObject && p.h.lostForGood(m, rec) && p.h.forget(ctx, b, &f.Row) == nil {
+			continue
+		}
 		if p.count {
 			p.note(f.Slot, rec, n)
 			continue
@@ -588,7 +592,7 @@ func (p *reconcilePass) note(s core.SlotID, rec *core.Record, n needed) {
 	}
 	if len(rec.Extents) == 0 {
 		x.inRecords++
-		x.inRecordsBytes += rec.Size
+		x.inRecordsBytes += rec.StoredBytes()
 	}
 	if !n.lacks && !n.moves {
 		return
@@ -629,6 +633,8 @@ func (p *reconcilePass) one(ctx context.Context, m *core.Map, b *core.Bucket, f 
 	case err == nil || errors.Is(err, core.ErrNotFound) || errors.Is(err, core.ErrConflict):
 		p.h.repaired(f.Slot, rec, n)
 	case errors.Is(err, errWaits) || ctx.Err() != nil:
+	case p.h.forgoes(ctx, m, b, &f.Row, rec):
+		p.h.repaired(f.Slot, rec, n)
 	default:
 		p.h.failures.Add(1)
 		p.h.node.log.Warn("object could not be repaired yet", "bucket", b.Name.String(), "key", f.Key, "err", err)

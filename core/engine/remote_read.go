@@ -52,21 +52,47 @@ func (n *Node) look(ctx context.Context, bucket *core.Bucket, key string, opt *c
 func (n *Node) askRemote(ctx context.Context, b *remoteBucket, key string, opt *core.GetOptions, l *remoteLook) error {
 	o, err := b.head(ctx, key)
 	if errors.Is(err, core.ErrNotFound) && opt.Sync && l.found.rec != nil && !l.found.unsettled {
-		_, gone := n.Evict(ctx, b.Bucket, key, l.found.row.Version, false)
-		if gone != nil && !errors.Is(gone, core.ErrNotFound) && !errors.Is(gone, core.ErrConflict) {
-			return errors.Join(err, fmt.Errorf("the copy could not be removed: %w", gone))
+		if gone := n.outdated(ctx, &b.Bucket, key, ""); gone != nil {
+			return gone
 		}
 	}
 	if err != nil {
 		return err
 	}
 	if l.asked = true; l.rec == nil || remoteVersion(l.rec) != o.Version {
+		if l.found.rec != nil && !l.found.unsettled {
+			// Who reads after this must not get what was there before.
+			if err := n.outdated(ctx, &b.Bucket, key, o.Version); err != nil {
+				return err
+			}
+		}
 		rec := recordOfRemote(&o, b.Policy.Scheme)
 		l.rec = &rec
 		l.found.rec = nil
 		l.found.data.free()
 	}
 	return nil
+}
+
+// outdated removes what is present of an object in another version than the remote
+// has; "" if it has none.
+func (n *Node) outdated(ctx context.Context, b *core.Bucket, key string, is core.RemoteVersion) error {
+	for range readTries {
+		f, err := n.remoteRow(ctx, n.SlotOf(b.ID, key), objectName{b.ID, key}, false)
+		if err != nil {
+			return err
+		}
+		if f.unsettled || f.rec == nil || remoteVersion(f.rec) == is {
+			return nil
+		}
+		if _, err = n.Evict(ctx, *b, key, f.row.Version, false); err == nil || errors.Is(err, core.ErrNotFound) {
+			return nil
+		}
+		if !errors.Is(err, core.ErrConflict) {
+			return fmt.Errorf("the copy that is out of date could not be removed: %w", err)
+		}
+	}
+	return fmt.Errorf("the copy of %q that is out of date changes all the time: %w", key, core.ErrUnavailable)
 }
 
 // headRemote is Head of a remote bucket.
@@ -353,6 +379,9 @@ func (b *remoteBody) lookAgain(why error) error {
 		f.rec = nil
 	}
 	b.found = f
+	if f.rec == nil {
+		b.direct = true // it was present a moment ago
+	}
 	if f.rec != nil && f.rec.Whole() {
 		body, err := b.node.body(b.ctx, b.bucket, b.key, &f.found, b.off, b.end-b.off, false)
 		if err != nil {

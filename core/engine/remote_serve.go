@@ -10,8 +10,11 @@ import (
 
 // serveRemote answers the calls that are about remote objects.
 func (n *Node) serveRemote(ctx context.Context, method uint16, req []byte) ([]byte, error) {
-	if method == methodRemoteGet {
+	switch method {
+	case methodRemoteGet:
 		return n.serveRemoteGet(ctx, req)
+	case methodSettle:
+		return n.serveSettle(ctx, req)
 	}
 	return n.serveFetch(ctx, req)
 }
@@ -58,7 +61,8 @@ func (n *Node) session(ctx context.Context, q *fetchRequest) (*fetchSession, []b
 	case base != nil && (q.version == "" || remoteVersion(base) == q.version && runEnd(base, q.off) > q.off):
 		return nil, appendAnswer(nil, fetchPresent, 0, nil), nil
 	case base != nil && remoteVersion(base) != q.version:
-		base = nil
+		// The reader began before that was present.
+		q.keep, base = false, nil
 	}
 	b, err := n.remoteByID(ctx, q.bucket)
 	if err != nil {
@@ -84,6 +88,9 @@ func (n *Node) getRemote(ctx context.Context, s core.SlotID, name objectName, da
 	if err == nil {
 		f.intent = intent.Version
 		f.unsettled, err = pendingIntent(&intent)
+		if f.unsettled {
+			n.writers.task(name, s, nil)
+		}
 	}
 	if err == nil || absent(err) {
 		f.row, err = n.rowAt(ctx, s, objectKey(name.bucket, name.key), &g, nil)

@@ -111,6 +111,12 @@ func (r *remotes) join(q *fetchRequest, b *remoteBucket, g slot.Reading, base *c
 			return s, nil
 		}
 	}
+	if q.version != "" && q.keep && q.off == q.began {
+		// Somebody has asked the remote: what others fetch is out of date.
+		for _, s := range r.sessions[name] {
+			s.stale.Store(true)
+		}
+	}
 	r.last++
 	s := &fetchSession{
 		r: r, number: r.last, name: name, bucket: b, reading: g, pinned: q.version, base: base, keep: q.keep, beside: !q.keep,

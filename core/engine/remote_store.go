@@ -190,7 +190,8 @@ func (s *fetchSession) commitOnce() error {
 	}
 	s.mu.Lock()
 	if have.rec != nil && remoteVersion(have.rec) != s.rec.Remote.Version {
-		have.rec = nil
+		s.mu.Unlock()
+		return fmt.Errorf("%s: another version is present: %w", s, core.ErrPrecondition)
 	}
 	rec, mine := s.record(have.rec)
 	st := &stored{rec: rec}

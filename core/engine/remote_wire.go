@@ -90,7 +90,11 @@ func appendAnswer(b []byte, state fetchState, session uint64, rec []byte) []byte
 }
 
 func appendErrorAnswer(session uint64, rec []byte, err error) []byte {
-	b := appendAnswer(nil, fetchError, session, rec)
+	return appendRefusal(appendAnswer(nil, fetchError, session, rec), err)
+}
+
+// appendRefusal appends an error with what it is, of what a remote may say.
+func appendRefusal(b []byte, err error) []byte {
 	var is []byte
 	for i, s := range remoteErrors() {
 		if errors.Is(err, s) {
@@ -98,6 +102,22 @@ func appendErrorAnswer(session uint64, rec []byte, err error) []byte {
 		}
 	}
 	return append(appendBlob(b, is), err.Error()...)
+}
+
+// parseRefusal is the inverse of appendRefusal.
+func parseRefusal(b []byte) error {
+	d := reader{b: b}
+	e := &toldError{}
+	for _, i := range d.blob() {
+		if all := remoteErrors(); int(i) < len(all) {
+			e.is = append(e.is, all[i])
+		}
+	}
+	if d.err != nil {
+		return d.err
+	}
+	e.text = string(d.b)
+	return e
 }
 
 func decodeAnswer(b []byte) (*fetchAnswer, error) {
@@ -110,14 +130,7 @@ func decodeAnswer(b []byte) (*fetchAnswer, error) {
 		}
 	}
 	if a.state == fetchError {
-		e := &toldError{}
-		for _, i := range d.blob() {
-			if all := remoteErrors(); int(i) < len(all) {
-				e.is = append(e.is, all[i])
-			}
-		}
-		e.text = string(d.b)
-		a.err = e
+		a.err = parseRefusal(d.b)
 		return a, d.err
 	}
 	a.data = d.b
@@ -127,12 +140,13 @@ func decodeAnswer(b []byte) (*fetchAnswer, error) {
 	return a, d.err
 }
 
-// remoteErrors are the errors of remotes that keep their identity on the wire,
-// in the order of their numbers.
+// remoteErrors are the errors of remotes that keep their identity on the wire and
+// on disk, in the order of their numbers.
 func remoteErrors() []error {
 	return []error{
 		core.ErrNotFound, core.ErrNoSuchBucket, core.ErrPermission, core.ErrPrecondition, core.ErrRange, core.ErrWrongRegion,
 		core.ErrThrottled, core.ErrInvalid, errors.ErrUnsupported, core.ErrUnavailable, core.ErrUnknownOutcome, core.ErrCorrupt, core.ErrTooLarge,
+		core.ErrConflict, core.ErrNoSuchUpload, core.ErrInvalidPart, core.ErrNotOwner,
 	}
 }
 

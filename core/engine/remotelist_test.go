@@ -30,6 +30,7 @@ func TestRemoteLatest(t *testing.T) {
 	if err != nil || !bytes.Equal(data, is) || f.count("head") != 1 {
 		t.Fatalf("latest: %d bytes, %v; %d HEADs", len(data), err, f.count("head"))
 	}
+	mustGet(t, n, b, "key", is) // never what was there before
 	awaitPresent(t, n, b, "key", int64(len(is)))
 	f.reset()
 	if data, _, err = get(t, n, b, "key", core.GetOptions{Latest: true}); err != nil || !bytes.Equal(data, is) || f.count() != 1 {

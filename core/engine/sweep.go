@@ -160,12 +160,14 @@ func (n *Node) isNamed(ctx context.Context, q *swept) (bool, error) {
 	}
 	defer n.locks.unlock(lock)
 	at := location{q.Disk, id}
-	row, err := n.get(ctx, s, objectKey(q.Bucket, key))
-	if err == nil && names(&row, at) {
-		return true, nil
-	}
-	if err != nil && !errors.Is(err, core.ErrNotFound) {
-		return true, err
+	for _, k := range []core.RowKey{objectKey(q.Bucket, key), intentKey(objectName{q.Bucket, key})} {
+		row, err := n.get(ctx, s, k)
+		if err == nil && names(&row, at) {
+			return true, nil
+		}
+		if err != nil && !errors.Is(err, core.ErrNotFound) {
+			return true, err
+		}
 	}
 	parts, err := n.scanOwned(ctx, &scanRequest{
 		scan:  core.Scan{Bucket: q.Bucket, Space: core.SpacePart, Prefix: key, Before: key + "\x00"},

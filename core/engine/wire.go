@@ -26,6 +26,7 @@ const (
 	methodNode
 	methodRemoteGet
 	methodFetch
+	methodSettle
 )
 
 // mutation is a checked write of one slot: the checks are evaluated and the
@@ -42,10 +43,14 @@ type mutation struct {
 	heals bool
 	// session is the one that keeps what it fetched. It is not sent.
 	session *fetchSession
-	slot    core.SlotID
-	need    slot.Need
-	checks  []check
-	entry   core.Entry
+	// task marks what the task of a remote write commits: its answer is stored as
+	// it is. spare says that shards which only the old intent names stay. Neither
+	// is sent.
+	task, spare bool
+	slot        core.SlotID
+	need        slot.Need
+	checks      []check
+	entry       core.Entry
 }
 
 // check is a condition on a row's present state.
@@ -130,6 +135,7 @@ type outcome struct {
 const (
 	answerDone    = 0 // what the mutation asked to be answered follows
 	answerRefused = 1 // the sentinel's number and the message follow
+	answerRemote  = 2 // why a write to a remote did not take place; see appendRefusal
 )
 
 // refusals are the sentinels that a write is refused with for good. Their order
@@ -155,6 +161,8 @@ func answered(v core.Version, b []byte) (outcome, error) {
 	switch {
 	case len(b) > 0 && b[0] == answerDone:
 		return outcome{version: v, answer: b[1:]}, nil
+	case len(b) > 0 && b[0] == answerRemote:
+		return outcome{version: v}, parseRefusal(b[1:])
 	case len(b) > 1 && b[0] == answerRefused && int(b[1]) < len(refusals()):
 		return outcome{}, fmt.Errorf("%s: %w", b[2:], refusals()[b[1]])
 	}

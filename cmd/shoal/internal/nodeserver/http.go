@@ -26,7 +26,7 @@ func (s *server) handler() (http.Handler, error) {
 		return v, ok
 	}
 	gateway, err := s3gateway.New(s3gateway.Options{
-		Objects: s.meter.objects(readOnlyRemotes{s.node.Objects()}), Lookup: lookup, Region: s.cfg.Region, Clock: s.clock, Log: s.log,
+		Objects: s.meter.objects(s.node.Objects()), Lookup: lookup, Region: s.cfg.Region, Clock: s.clock, Log: s.log,
 	})
 	if err != nil {
 		return nil, err

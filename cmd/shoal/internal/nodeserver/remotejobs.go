@@ -44,9 +44,6 @@ func (j jobService) prepareRemotes(ctx context.Context, in *api.JobSpec, spec *j
 		}
 	}
 	if to != nil {
-		if err := mayWrite(&core.Bucket{Name: to.Bucket}); err != nil {
-			return err
-		}
 		return j.prepareDestination(ctx, to.Bucket, in.Create)
 	}
 	return nil

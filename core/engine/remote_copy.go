@@ -1,0 +1,83 @@
+package engine
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/shoalstore/shoal/core"
+)
+
+// originMeta is the user metadata by which a job finds again what it wrote to a
+// remote.
+const originMeta = "shoal-copy"
+
+// originMark is its value: the job, and what was copied.
+func originMark(o core.Origin) string {
+	sum := sha256.Sum256([]byte(o.Key + "\x00" + o.Version + "\x00" + o.Transform))
+	return o.Job + ":" + hex.EncodeToString(sum[:16])
+}
+
+// copyToRemote is CopyObject to a remote bucket. The remote is asked what it has
+// only if it has something.
+func (n *Node) copyToRemote(ctx context.Context, t *CopyTask) (CopyEnd, core.ObjectInfo, string, error) {
+	fail := func(err error) (CopyEnd, core.ObjectInfo, string, error) { return 0, core.ObjectInfo{}, "", err }
+	b, err := n.remote(&t.To)
+	if err != nil {
+		return fail(err)
+	}
+	mark := originMark(t.origin())
+	f, err := n.remoteRow(ctx, n.SlotOf(t.To.ID, t.ToKey), objectName{t.To.ID, t.ToKey}, false)
+	if err != nil {
+		return fail(err)
+	}
+	if f.rec != nil && !f.unsettled && f.rec.Meta[originMeta] == mark {
+		return CopiedSoFar, info(&t.To, t.ToKey, f.rec, f.row.Version), "", nil
+	}
+	cond := core.Conditions{IfNoneMatch: []string{"*"}}
+	for range readTries {
+		out, why, err := n.copyOnceToRemote(ctx, t, cond)
+		if why != "" {
+			return CopySkipped, core.ObjectInfo{}, why, nil
+		}
+		if err == nil {
+			return Copied, out, "", nil
+		}
+		if !errors.Is(err, core.ErrPrecondition) && !errors.Is(err, core.ErrNotFound) && !errors.Is(err, core.ErrUnknownOutcome) {
+			return fail(err)
+		}
+		o, headed := b.head(ctx, t.ToKey)
+		switch {
+		case errors.Is(headed, core.ErrNotFound):
+			cond = core.Conditions{IfNoneMatch: []string{"*"}}
+			continue
+		case headed != nil:
+			return fail(errors.Join(err, headed))
+		case o.Meta[originMeta] == mark:
+			rec := recordOfRemote(&o, t.To.Policy.Scheme)
+			return CopiedSoFar, info(&t.To, t.ToKey, &rec, core.Version{}), "", nil
+		case o.Modified.After(t.Started) && !strings.HasPrefix(o.Meta[originMeta], t.Job+":"):
+			return CopySkipped, core.ObjectInfo{}, copyForeign, nil
+		}
+		cond = core.Conditions{IfMatch: []string{o.ETag}}
+	}
+	return fail(fmt.Errorf("copy to %s/%s: others write it all the time: %w", t.To.Name, t.ToKey, core.ErrUnavailable))
+}
+
+// copyOnceToRemote writes the copy through under a condition.
+func (n *Node) copyOnceToRemote(ctx context.Context, t *CopyTask, c core.Conditions) (core.ObjectInfo, string, error) {
+	src, why, err := n.openListed(ctx, &t.From, t.Key, t.Source)
+	if err != nil || why != "" {
+		return core.ObjectInfo{}, why, err
+	}
+	defer func() { _ = src.Body.Close() }()
+	st, err := n.store(ctx, plainETag(&t.To), t.ToKey, src.Body, &core.PutOptions{Size: src.Length}, t.To.Policy.Inline)
+	if err != nil {
+		return core.ObjectInfo{}, "", err
+	}
+	out, err := n.copyThrough(ctx, &t.To, t.ToKey, st, &src.Record, &core.CopyOptions{Put: core.PutOptions{Conditions: c, Origin: t.origin()}})
+	return out, "", err
+}
