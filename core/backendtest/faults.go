@@ -362,11 +362,15 @@ func testHangs(t *testing.T, s *suite) {
 		if name == "AbortUpload" {
 			continue
 		}
+		waiting, stop := context.WithTimeout(t.Context(), soon)
+		// A client has its answer a little before the proxy is through with the request.
+		if err := s.proxy.AwaitActive(waiting, 0); err != nil {
+			t.Fatalf("%s: requests before it are still under way: %v", name, err)
+		}
 		s.proxy.Break(Fault{Kind: Hang})
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
 		go func() { done <- op(ctx) }()
-		waiting, stop := context.WithTimeout(t.Context(), soon)
 		if err := s.proxy.AwaitActive(waiting, 1); err != nil {
 			t.Fatalf("%s: no request came: %v", name, err)
 		}

@@ -30,7 +30,8 @@ func (c *Count) add(d Count) {
 // Counts are what a proxy has counted.
 type Counts struct {
 	ByOp map[Op]Count
-	// Active is the number of requests under way, Peak the most that there were.
+	// Active is the number of requests under way, Peak the most that there were. A
+	// client has its answer a little before a request is not under way any more.
 	Active, Peak int
 	// Connections were opened to the proxy; Open are open.
 	Connections, Open int
