@@ -201,7 +201,7 @@ func (c *call) flush(ctx context.Context, o *output, more []byte) error {
 		o.sink = sink
 		c.outputs++
 		if !c.opened(sink) {
-			return context.Cause(c.ctx)
+			return c.abortedBy
 		}
 	}
 	for _, p := range [][]byte{o.buffer, more} {

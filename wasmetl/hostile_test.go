@@ -179,11 +179,19 @@ func (s *stalled) Close() error { close(s.closed); return nil }
 // Every hostile module fails its own object, in time, and nothing else: a
 // bystander is served with the same single turn throughout, and afterwards.
 func TestHostile(t *testing.T) {
-	h := newHost(t, wasmetl.Options{Running: 1, Stall: 200 * time.Millisecond})
-	bystander := install(t, h, wasmetl.Spec{Name: "bystander"}, identity())
+	patient, brief := newHost(t, wasmetl.Options{Running: 1}), newHost(t, wasmetl.Options{Running: 1, Stall: 200 * time.Millisecond})
+	bystanders := map[*wasmetl.Host]core.TransformRef{}
+	for _, h := range []*wasmetl.Host{patient, brief} {
+		bystanders[h] = install(t, h, wasmetl.Spec{Name: "bystander"}, identity())
+	}
 	for _, tt := range corpus() {
 		t.Run(tt.name, func(t *testing.T) {
 			tt.spec.Name = "hostile"
+			h := patient
+			if tt.class == "stalled" {
+				h = brief
+			}
+			bystander := bystanders[h]
 			ref, err := h.Install(t.Context(), tt.spec, tt.wasm)
 			if err != nil {
 				t.Fatal(err)
@@ -218,8 +226,10 @@ func TestHostile(t *testing.T) {
 			}
 		})
 	}
-	if u := h.Usage(); u.Running != 0 || u.Waiting != 0 || u.Memory > 1<<20 {
-		t.Errorf("afterwards: %+v, want only what is idle", u)
+	for h := range bystanders {
+		if u := h.Usage(); u.Running != 0 || u.Waiting != 0 || u.Memory > 1<<20 {
+			t.Errorf("afterwards: %+v, want only what is idle", u)
+		}
 	}
 }
 

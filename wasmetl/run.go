@@ -84,7 +84,7 @@ func (c *call) run(parent context.Context) (core.TransformResult, error) {
 	}
 	memory := c.t.spec.Memory + stackReserve
 	defer func() { h.ledger.release(memory, c.Job) }()
-	c.unlessStalled(func(context.Context) { c.source.small(c.Object.Size) })
+	c.unlessStalled(func(context.Context) { c.source.small(c.Object.Size) }) //nolint:contextcheck // a call has a context of its own, made from the caller's
 
 	// Who has memory has been let in; how many those are the ledger limits.
 	if err := h.turns.acquire(base, 1, classOf(c.Job, false), true); err != nil {
@@ -103,12 +103,12 @@ func (c *call) run(parent context.Context) (core.TransformResult, error) {
 
 	c.outLimit = max(h.maxOutput, outputRatio*max(0, c.Object.Size))
 	c.source.start()
-	err := c.withInstance()
+	err := c.withInstance() //nolint:contextcheck // a call has a context of its own, made from the caller's
 	c.leave()
 	if err == nil && !c.dropped && (c.out.begun || c.emitted == 0 || c.out.info.Name != "") {
-		c.unlessStalled(func(ctx context.Context) { err = c.finish(ctx) })
-		if err != nil && c.ctx.Err() != nil {
-			err = context.Cause(c.ctx)
+		c.unlessStalled(func(ctx context.Context) { err = c.finish(ctx) }) //nolint:contextcheck // a call has a context of its own, made from the caller's
+		if err != nil && ctx.Err() != nil {
+			err = context.Cause(ctx) // what was said of the output follows from that
 		}
 	}
 	if err == nil && c.dropped && c.out.sink != nil {

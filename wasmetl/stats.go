@@ -1,6 +1,7 @@
 package wasmetl
 
 import (
+	"maps"
 	"math/bits"
 	"slices"
 	"sync"
@@ -93,9 +94,7 @@ func (s *stats) snapshot() Stats {
 	defer s.mu.Unlock()
 	out := s.s
 	out.Failures = make(map[string]int64, len(s.s.Failures))
-	for k, v := range s.s.Failures {
-		out.Failures[k] = v
-	}
+	maps.Copy(out.Failures, s.s.Failures)
 	out.Recent = slices.Clone(s.s.Recent)
 	out.WallP50, out.WallP99 = s.wall.quantile(50), s.wall.quantile(99)
 	out.CPUP50, out.CPUP99 = s.cpu.quantile(50), s.cpu.quantile(99)
