@@ -120,7 +120,7 @@ func (s *shape) places(bound string) []place {
 			below = s.levels[i+1].keys
 		}
 		k := s.kinds(i)
-		p := place{level: *l, letters: k.letters(letter), counts: k.digits}
+		p := place{level: *l, letters: k.letters(letter), counts: k.digits || s.varies(i)}
 		if bound != "" && l.at == common && len(bound) > l.at {
 			top, _ := utf8.DecodeRuneInString(bound[l.at:])
 			p.letters = p.letters.upTo(top)
@@ -147,7 +147,7 @@ func (s *shape) places(bound string) []place {
 const (
 	// littlePages is how many pages are not worth cutting, muchPages a guess at
 	// what is left where that is open.
-	littlePages = 2
+	littlePages = 3
 	muchPages   = 50
 )
 
@@ -161,8 +161,8 @@ type guess struct {
 	// where that differs from the last key.
 	at   int
 	open bool
-	// fine: the level is the right one.
-	fine bool
+	// counts: the level is of a word that counts. fine: it is the right one.
+	counts, fine bool
 }
 
 // guess returns a key that about half of what is left is above of, or false if too
@@ -170,23 +170,25 @@ type guess struct {
 // key with something above it: then only what may be better is returned.
 func (s *shape) guess(bound string, best *guess) (guess, bool) {
 	places := s.places(bound)
-	if g, ok := s.openGuess(places, best); ok {
+	if g, ok := s.openGuess(places, best, true); ok {
 		return g, true
 	}
-	if best != nil {
+	if best != nil && best.counts {
 		return s.refined(places, best)
 	}
 	total := 0.0
 	for i := range places {
-		total += places[i].left()
+		if !places[i].open {
+			total += places[i].left()
+		}
 	}
-	if total < float64(littlePages*s.size) {
-		return guess{}, false
+	if best != nil || total < float64(littlePages*s.size) {
+		return s.openGuess(places, best, false)
 	}
 	sum := 0.0
 	for i := range slices.Backward(places) {
 		p := &places[i]
-		if p.left() == 0 || sum+p.left() < total/2 {
+		if p.open || p.left() == 0 || sum+p.left() < total/2 {
 			sum += p.left()
 			continue
 		}
@@ -200,29 +202,27 @@ func (s *shape) guess(bound string, best *guess) (guess, bool) {
 }
 
 // openGuess looks for the shallowest of the open levels that has more, by halves:
-// most of what is left is there. Words that count are looked at first.
-func (s *shape) openGuess(places []place, best *guess) (guess, bool) {
-	for _, counts := range []bool{true, false} {
-		var open []*place
-		for i := range places {
-			if p := &places[i]; p.open && p.counts == counts && (best == nil || p.at < best.at) {
-				open = append(open, p)
-			}
+// most of what is left is there. Words that count are for themselves: they have
+// more rather than others.
+func (s *shape) openGuess(places []place, best *guess, counts bool) (guess, bool) {
+	var open []*place
+	for i := range places {
+		if p := &places[i]; p.open && p.counts == counts && (best == nil || p.at < best.at) {
+			open = append(open, p)
 		}
-		if len(open) == 0 {
-			continue
-		}
-		k := len(open) / 2
-		p := open[k]
-		g := guess{at: p.at, open: true}
-		letter, _ := utf8.DecodeRuneInString(s.last[p.at:])
-		if k == len(open)-1 && best == nil && letter != '0' {
-			letter, g.fine = p.letters.at((p.letters.count()-1)/2), true
-		}
-		g.key = s.last[:p.at] + string(letter) + above
-		return g, true
 	}
-	return guess{}, false
+	if len(open) == 0 {
+		return guess{}, false
+	}
+	k := len(open) / 2
+	p := open[k]
+	g := guess{at: p.at, open: true, counts: counts}
+	letter, _ := utf8.DecodeRuneInString(s.last[p.at:])
+	if k == len(open)-1 && best == nil && letter != '0' {
+		letter, g.fine = p.letters.at((p.letters.count()-1)/2), true
+	}
+	g.key = s.last[:p.at] + string(letter) + above
+	return g, true
 }
 
 // refined looks once for a place further on at the level of the best one.
@@ -230,7 +230,7 @@ func (s *shape) refined(places []place, best *guess) (guess, bool) {
 	for i := range places {
 		if p := &places[i]; p.at == best.at && p.open && !best.fine && p.letters.count() > 2 {
 			letter := p.letters.at(p.letters.count() / 3)
-			return guess{key: s.last[:p.at] + string(letter) + above, at: p.at, open: true, fine: true}, true
+			return guess{key: s.last[:p.at] + string(letter) + above, at: p.at, open: true, counts: true, fine: true}, true
 		}
 	}
 	return guess{}, false
@@ -287,7 +287,28 @@ func isWord(r rune) bool {
 	return r >= '0' && r <= '9' || r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= utf8.RuneSelf
 }
 
-// kinds returns what letters the word has around a level, as far as was seen.
+// varies says whether the word branches behind a level, in letters of the same kind.
+func (s *shape) varies(i int) bool {
+	var own kinds
+	letter, _ := utf8.DecodeRuneInString(s.last[s.levels[i].at:])
+	own.add(letter)
+	for _, l := range s.levels[i+1:] {
+		letter, _ := utf8.DecodeRuneInString(s.last[l.at:])
+		if !isWord(letter) {
+			break
+		}
+		var k kinds
+		k.add(letter)
+		if l.branches > 1 && (own.lower && k.lower || own.upper && k.upper || len(own.others) > 0 && len(k.others) > 0) {
+			return true
+		}
+	}
+	return false
+}
+
+// kinds returns what letters may stand at a level, as far as was seen: what stands
+// there, and if the rest of the word has letters and digits in the same places, as hex
+// has, what stands in those.
 func (s *shape) kinds(i int) kinds {
 	at := s.levels[i].at
 	begin := at
@@ -298,21 +319,40 @@ func (s *shape) kinds(i int) kinds {
 		}
 		begin -= size
 	}
-	var k kinds
+	var word kinds
+	var places []kinds // from the level on
+	offset := utf8.RuneCountInString(s.last[begin:at])
 	for _, key := range s.recent {
 		if !strings.HasPrefix(key, s.last[:begin]) {
 			continue
 		}
+		k := -offset
 		for _, r := range key[begin:] {
 			if !isWord(r) {
 				break
 			}
-			k.add(r)
+			word.add(r)
+			if k >= 0 {
+				if k == len(places) {
+					places = append(places, kinds{})
+				}
+				places[k].add(r)
+			}
+			k++
 		}
 	}
+	var out kinds
 	letter, _ := utf8.DecodeRuneInString(s.last[at:])
-	k.add(letter)
-	return k
+	out.add(letter)
+	for k := range places {
+		if k == 0 || places[k].mixed() || len(out.others) > 0 {
+			out.join(&places[k])
+		}
+	}
+	if word.hex() {
+		out.join(&word)
+	}
+	return out
 }
 
 // kinds are what was seen of a word.
@@ -343,6 +383,24 @@ func (k *kinds) add(r rune) {
 		if i, ok := slices.BinarySearch(k.others, r); !ok && len(k.others) < maxOthers {
 			k.others = slices.Insert(k.others, i, r)
 		}
+	}
+}
+
+// hex says whether there are digits and letters up to F only.
+func (k *kinds) hex() bool {
+	return k.digits && (k.lower || k.upper) && !k.beyondF && !k.beyondUpperF && len(k.others) == 0
+}
+
+// mixed says whether there are digits and letters.
+func (k *kinds) mixed() bool { return k.digits && (k.lower || k.upper || len(k.others) > 0) }
+
+// join adds what another has.
+func (k *kinds) join(o *kinds) {
+	k.digits, k.lower, k.upper = k.digits || o.digits, k.lower || o.lower, k.upper || o.upper
+	k.beyondF, k.beyondUpperF = k.beyondF || o.beyondF, k.beyondUpperF || o.beyondUpperF
+	k.punctuation = k.punctuation || o.punctuation
+	for _, r := range o.others {
+		k.add(r)
 	}
 }
 

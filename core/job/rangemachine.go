@@ -730,7 +730,7 @@ func (s *steps) probed(e *rangeEvent) {
 		return
 	case len(e.items) > 0 && (h.Last == "" || e.items[0].Key <= h.Last):
 		at := commonPrefix(h.shape.last, e.items[0].Key)
-		c.best = &guess{key: c.guess.key, at: at, fine: c.guess.fine}
+		c.best = &guess{key: c.guess.key, at: at, counts: c.guess.counts, fine: c.guess.fine}
 		if !c.guess.open {
 			c.ready = true
 			return

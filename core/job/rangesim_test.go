@@ -66,6 +66,7 @@ type rangeSim struct {
 	worked    map[string]int
 	listCalls int
 	fail      error // an invariant that does not hold
+	trace     bool
 }
 
 type simRow struct {
@@ -317,6 +318,14 @@ func (s *rangeSim) put(rows []rangeWrite) (core.Version, error) {
 		} else if _, err := decodeRange(w.row.After, b); err != nil {
 			s.broken("%v", err)
 		}
+		if len(rows) == 2 && s.trace {
+			i, _ := slices.BinarySearch(s.here, w.row.Pos)
+			k, _ := slices.BinarySearch(s.here, w.row.Last)
+			if w.row.Last == "" {
+				k = len(s.here)
+			}
+			s.t.Logf("%v cut %d (%q %q] %.3f of all left for %s, guess %d", s.now, w.row.Lane, w.row.After, w.row.Last, float64(k-i)/float64(len(s.here)), w.row.Holder, w.row.Left)
+		}
 		s.rows[name(w)] = simRow{row: w.row, version: v}
 	}
 	t := s.table()
@@ -340,6 +349,14 @@ func (s *rangeSim) list(a rangeAction, answer func(time.Duration, rangeEvent)) {
 	}
 	s.after(d, func() {
 		s.listCalls++
+		if s.trace && a.kind == actProbe {
+			i, _ := slices.BinarySearch(s.here, a.after)
+			what := "nothing"
+			if i < len(s.here) {
+				what = s.here[i]
+			}
+			s.t.Logf("%v probe behind %q (%.2f): %s", s.now, a.after, float64(i)/float64(len(s.here)), what)
+		}
 		i, found := slices.BinarySearch(s.here, a.after)
 		if found {
 			i++
