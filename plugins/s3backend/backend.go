@@ -58,6 +58,7 @@ import (
 	"github.com/aws/smithy-go/logging"
 
 	"github.com/shoalstore/shoal/core"
+	"github.com/shoalstore/shoal/plugins/remotehttp"
 )
 
 // S3's limits.
@@ -79,6 +80,8 @@ type Options struct {
 	// Connections is how many connections are kept open for later requests, by
 	// default 64.
 	Connections int
+	// Guard, if any, refuses addresses; then no proxy is used.
+	Guard remotehttp.Guard
 }
 
 // Backend is an account at an S3 endpoint.
@@ -130,6 +133,9 @@ func Open(ctx context.Context, o Options) (*Backend, error) {
 		cfg.Region = "us-east-1"
 	}
 	b := &Backend{transport: newTransport(o.Connections, cfg.HTTPClient), region: cfg.Region, maxCopy: maxCopy, partCopy: 1 << 30}
+	if o.Guard != nil {
+		b.transport.Proxy, b.transport.DialContext = nil, remotehttp.Transport(o.Guard).DialContext
+	}
 	b.client = s3.NewFromConfig(cfg, func(s *s3.Options) {
 		if st.Endpoint != "" {
 			s.BaseEndpoint = aws.String(st.Endpoint)

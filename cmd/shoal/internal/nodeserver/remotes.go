@@ -3,14 +3,11 @@ package nodeserver
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 
 	"github.com/shoalstore/shoal/core"
 	"github.com/shoalstore/shoal/core/remote"
-	"github.com/shoalstore/shoal/plugins/filebackend"
-	"github.com/shoalstore/shoal/plugins/gcsbackend"
-	"github.com/shoalstore/shoal/plugins/s3backend"
+	"github.com/shoalstore/shoal/plugins"
 )
 
 // newPool makes what speaks to the remotes of buckets: one client for each
@@ -37,38 +34,46 @@ func remotesOf(p *remote.Pool) func(core.BucketName, core.RemoteSettings) (core.
 // openBackend opens a backend by the node's configuration and what a bucket says
 // otherwise.
 func (s *server) openBackend(ctx context.Context, p core.Provider, set core.RemoteSettings) (core.Backend, error) {
+	account, err := s.account(p, set.Account)
+	if err != nil {
+		return nil, err
+	}
+	return plugins.Open(ctx, p, account.For(p, set))
+}
+
+// account is what the node's configuration says of an account, "" for the
+// provider's unnamed one.
+func (s *server) account(p core.Provider, name string) (plugins.Settings, error) {
+	out := plugins.Settings{Log: s.log, Now: s.clock.Now}
 	switch p {
 	case core.S3:
-		a := s.cfg.Backends.S3.S3Account
-		if set.Account != "" {
-			var ok bool
-			if a, ok = s.cfg.Backends.S3.Accounts[set.Account]; !ok {
-				return nil, noAccount("s3", set.Account)
-			}
+		a, ok := s.cfg.Backends.S3.S3Account, true
+		if name != "" {
+			a, ok = s.cfg.Backends.S3.Accounts[name]
 		}
-		return s3backend.Open(ctx, s3backend.Options{
-			Settings: core.RemoteSettings{
-				Endpoint: cmp.Or(set.Endpoint, a.Endpoint), Region: cmp.Or(set.Region, a.Region), Profile: cmp.Or(set.Profile, a.Profile),
-				Anonymous: set.Anonymous || a.Anonymous, PathStyle: set.PathStyle || a.PathStyle, Conditions: set.Conditions || a.Conditions,
-			},
-			AccessKey: a.AccessKey, SecretKey: string(a.SecretKey), SessionToken: string(a.SessionToken),
-		})
+		if !ok {
+			return out, noAccount("s3", name)
+		}
+		out.RemoteSettings = core.RemoteSettings{
+			Endpoint: a.Endpoint, Region: a.Region, Profile: a.Profile, Anonymous: a.Anonymous, PathStyle: a.PathStyle, Conditions: a.Conditions,
+		}
+		out.AccessKey, out.SecretKey, out.SessionToken = a.AccessKey, string(a.SecretKey), string(a.SessionToken)
 	case core.GCS:
-		a := s.cfg.Backends.GS.GSAccount
-		if set.Account != "" {
-			var ok bool
-			if a, ok = s.cfg.Backends.GS.Accounts[set.Account]; !ok {
-				return nil, noAccount("gs", set.Account)
-			}
+		a, ok := s.cfg.Backends.GS.GSAccount, true
+		if name != "" {
+			a, ok = s.cfg.Backends.GS.Accounts[name]
 		}
-		return gcsbackend.Open(ctx, gcsbackend.Options{
-			Endpoint: cmp.Or(set.Endpoint, a.Endpoint), CredentialsFile: a.CredentialsFile, Anonymous: set.Anonymous || a.Anonymous,
-			Project: a.Project, Conditions: set.Conditions,
-		})
+		if !ok {
+			return out, noAccount("gs", name)
+		}
+		out.RemoteSettings = core.RemoteSettings{Endpoint: a.Endpoint, Anonymous: a.Anonymous, Conditions: a.Conditions}
+		out.CredentialsFile, out.Project = a.CredentialsFile, a.Project
+	case core.HTTP, core.HTTPS:
+		out.Allow = s.cfg.Backends.HTTP.Allow
 	case core.File:
-		return filebackend.Open(filebackend.Options{Roots: s.cfg.Backends.File.Roots, Log: s.log, Now: s.clock.Now})
+		out.Roots = s.cfg.Backends.File.Roots
 	}
-	return nil, fmt.Errorf("buckets of %s://: %w", p, errors.ErrUnsupported)
+	return out, nil
 }
 
 func noAccount(provider, name string) error {
