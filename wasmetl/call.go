@@ -39,8 +39,9 @@ func failure(class string, code int32, format string, args ...any) *core.Transfo
 const exitDrop = 77
 
 const (
-	bufferSize = 64 << 10 // of output
-	timeSlice  = 10 * time.Millisecond
+	bufferSize  = 64 << 10 // of output
+	smallBuffer = 4 << 10
+	timeSlice   = 10 * time.Millisecond
 )
 
 // errEnded is what host functions panic with to end a guest.
@@ -66,6 +67,7 @@ type call struct {
 	source  *source
 
 	out       *output
+	buffer    *[bufferSize]byte // of the outputs, if it came from the pool
 	outputs   int
 	emitted   int
 	bytesIn   int64
@@ -180,7 +182,10 @@ func (c *call) write(p []byte) {
 	}
 	o := c.out
 	o.begun = true
-	if len(o.buffer)+len(p) <= bufferSize {
+	if need := len(o.buffer) + len(p); need <= bufferSize {
+		if need > cap(o.buffer) {
+			o.buffer = c.grown(o.buffer, need)
+		}
 		o.buffer = append(o.buffer, p...)
 		return
 	}
@@ -189,6 +194,19 @@ func (c *call) write(p []byte) {
 			c.cancel(fmt.Errorf("write the result: %w", err))
 		}
 	})
+}
+
+// grown gives an output's buffer that many bytes: a small one of its own, then a
+// whole one, which goes back to its pool at the end of the call.
+func (c *call) grown(b []byte, need int) []byte {
+	if need <= smallBuffer {
+		return append(make([]byte, 0, need+min(need, smallBuffer-need)), b...)
+	}
+	c.buffer, _ = c.host.buffers.Get().(*[bufferSize]byte)
+	if c.buffer == nil {
+		c.buffer = new([bufferSize]byte)
+	}
+	return append(c.buffer[:0], b...)
 }
 
 // flush writes what is buffered, and more. It opens the output if need be.

@@ -101,6 +101,8 @@ type Host struct {
 	maxModule  int
 	maxOutput  int64
 	maxOutputs int
+	buffers    sync.Pool // of *[bufferSize]byte
+	chunks     sync.Pool // of *[readAheadSize]byte
 	ledger     *gate
 	turns      *gate
 

@@ -75,20 +75,16 @@ func (c *call) run(parent context.Context) (core.TransformResult, error) {
 	base, cancel := context.WithCancelCause(parent)
 	c.ctx, c.cancel = base, cancel
 	defer cancel(context.Canceled)
+	defer c.giveBack()
 	defer c.source.wait()
-	defer c.abortAtEnd(base)()
 
 	if err := h.admit(base, c); err != nil {
-		c.abort(err)
 		return c.result(arrived, arrived, err)
 	}
 	memory := c.t.spec.Memory + stackReserve
 	defer func() { h.ledger.release(memory, c.Job) }()
-	c.unlessStalled(func(context.Context) { c.source.small(c.Object.Size) }) //nolint:contextcheck // a call has a context of its own, made from the caller's
-
 	// Who has memory has been let in; how many those are the ledger limits.
 	if err := h.turns.acquire(base, 1, classOf(c.Job, false), true); err != nil {
-		c.abort(err)
 		return c.result(arrived, arrived, err)
 	}
 	c.since = h.clock.Boot()
@@ -102,11 +98,14 @@ func (c *call) run(parent context.Context) (core.TransformResult, error) {
 	defer c.abortAtEnd(ctx)()
 
 	c.outLimit = max(h.maxOutput, outputRatio*max(0, c.Object.Size))
-	c.source.start()
-	err := c.withInstance() //nolint:contextcheck // a call has a context of its own, made from the caller's
+	c.gather()              //nolint:contextcheck // a call has a context of its own, made from the caller's
+	err := c.withInstance() //nolint:contextcheck // as above
 	c.leave()
+	if err == nil && ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
 	if err == nil && !c.dropped && (c.out.begun || c.emitted == 0 || c.out.info.Name != "") {
-		c.unlessStalled(func(ctx context.Context) { err = c.finish(ctx) }) //nolint:contextcheck // a call has a context of its own, made from the caller's
+		c.unlessStalled(func(ctx context.Context) { err = c.finish(ctx) }) //nolint:contextcheck // as above
 		if err != nil && ctx.Err() != nil {
 			err = context.Cause(ctx) // what was said of the output follows from that
 		}
@@ -118,6 +117,24 @@ func (c *call) run(parent context.Context) (core.TransformResult, error) {
 		c.abort(err)
 	}
 	return c.result(arrived, begun, err)
+}
+
+// gather makes the object ready to be read: a small one is read at once, others
+// are read ahead.
+func (c *call) gather() {
+	if c.source.isSmall(c.Object.Size) {
+		c.leave()
+		c.unlessStalled(func(context.Context) { c.source.small(c.Object.Size) })
+		c.enter(classOf(c.Job, true))
+	}
+	c.source.start(&c.host.chunks)
+}
+
+// giveBack returns what the call had from the pools, once nobody uses it any more.
+func (c *call) giveBack() {
+	if c.buffer != nil {
+		c.host.buffers.Put(c.buffer)
+	}
 }
 
 var errDropped = errors.New("the transform dropped the object after all")

@@ -18,20 +18,22 @@ const (
 // source is the object on its way to the guest: bytes that are there, or a body
 // that a goroutine reads ahead.
 type source struct {
-	rest  []byte // of the current chunk
-	chunk []byte
+	rest  []byte // of the current chunk, if there is one
+	chunk *[readAheadSize]byte
 	err   error // after rest
 
 	body  io.ReadCloser
 	once  sync.Once
-	free  chan []byte
+	pool  *sync.Pool
+	free  chan *[readAheadSize]byte
 	full  chan chunk
 	quit  chan struct{}
 	ended sync.WaitGroup
 }
 
 type chunk struct {
-	b   []byte
+	b   *[readAheadSize]byte
+	n   int
 	err error
 }
 
@@ -42,12 +44,11 @@ func newSource(data []byte, body io.ReadCloser) *source {
 	return &source{body: body}
 }
 
+func (s *source) isSmall(size int64) bool { return s.body != nil && size >= 0 && size <= smallBody }
+
 // small reads a body that says that it is small, without a goroutine. One that
 // is larger goes on in the other way.
 func (s *source) small(size int64) {
-	if s.body == nil || size < 0 || size > smallBody {
-		return
-	}
 	buffer := bytes.NewBuffer(make([]byte, 0, size+bytes.MinRead))
 	n, err := io.Copy(buffer, io.LimitReader(s.body, smallBody+1))
 	s.rest = buffer.Bytes()
@@ -60,11 +61,12 @@ func (s *source) small(size int64) {
 }
 
 // start begins to read ahead, if need be.
-func (s *source) start() {
+func (s *source) start(pool *sync.Pool) {
 	if s.err != nil {
 		return
 	}
-	s.free, s.full = make(chan []byte, readAheadChunks), make(chan chunk, readAheadChunks)
+	s.pool = pool
+	s.free, s.full = make(chan *[readAheadSize]byte, readAheadChunks), make(chan chunk, readAheadChunks)
 	s.quit = make(chan struct{})
 	for range readAheadChunks {
 		s.free <- nil
@@ -74,17 +76,20 @@ func (s *source) start() {
 
 func (s *source) readAhead() {
 	for {
-		var b []byte
+		var b *[readAheadSize]byte
 		select {
 		case b = <-s.free:
 		case <-s.quit:
 			return
 		}
 		if b == nil {
-			b = make([]byte, readAheadSize)
+			b, _ = s.pool.Get().(*[readAheadSize]byte)
 		}
-		n, err := fill(s.body, b)
-		s.full <- chunk{b[:n], err} // there is a place for each buffer
+		if b == nil {
+			b = new([readAheadSize]byte)
+		}
+		n, err := fill(s.body, b[:])
+		s.full <- chunk{b, n, err} // there is a place for each buffer
 		if err != nil {
 			return
 		}
@@ -108,7 +113,7 @@ func (s *source) read(c *call, p []byte) (int, error) {
 			return 0, s.err
 		}
 		if s.chunk != nil {
-			s.free <- s.chunk[:cap(s.chunk)]
+			s.free <- s.chunk
 			s.chunk = nil
 		}
 		var next chunk
@@ -123,7 +128,10 @@ func (s *source) read(c *call, p []byte) (int, error) {
 				}
 			})
 		}
-		s.rest, s.chunk, s.err = next.b, next.b, next.err
+		if s.chunk = next.b; next.b != nil {
+			s.rest = next.b[:next.n]
+		}
+		s.err = next.err
 	}
 	n := copy(p, s.rest)
 	s.rest = s.rest[n:]
@@ -142,9 +150,25 @@ func (s *source) close() {
 // wait closes, and returns when nobody uses the body any more.
 func (s *source) wait() {
 	s.close()
-	if s.quit != nil {
-		close(s.quit)
-		s.ended.Wait()
+	if s.quit == nil {
+		return
+	}
+	close(s.quit)
+	s.ended.Wait()
+	close(s.free)
+	close(s.full)
+	for b := range s.free {
+		s.giveBack(b)
+	}
+	for c := range s.full {
+		s.giveBack(c.b)
+	}
+	s.giveBack(s.chunk)
+}
+
+func (s *source) giveBack(b *[readAheadSize]byte) {
+	if b != nil {
+		s.pool.Put(b)
 	}
 }
 
