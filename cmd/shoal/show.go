@@ -267,6 +267,7 @@ func newShowRebalanceCommand(o *options) *cobra.Command {
 
 func newShowPerformanceCommand(o *options) *cobra.Command {
 	var series, nodes bool
+	shown := map[api.Event]bool{}
 	cmd := &cobra.Command{
 		Use: "performance [NODE]", Short: "Show throughput and latencies of the last seconds", Args: between(0, 1), ValidArgsFunction: o.completeNodes,
 	}
@@ -293,10 +294,24 @@ func newShowPerformanceCommand(o *options) *cobra.Command {
 			o.hint("without nodes that did not answer: %s", joinNodes(p.Missing))
 		}
 		if series {
-			return o.printSeries(parts)
+			return o.printSeries(parts, p.Events)
 		}
+		o.printEvents(p, shown)
 		return o.printPerformance(parts)
 	})
+}
+
+// printEvents writes what happened of late and was not shown before, a line each.
+func (o *options) printEvents(p api.Performance, shown map[api.Event]bool) {
+	const late = time.Minute
+	for _, e := range p.Events {
+		key := e // one thing, whoever was the first to see it
+		key.Time = time.Time{}
+		if !shown[key] && p.Time.Sub(e.Time) < late {
+			fmt.Fprintln(o.out, e.Time.Local().Format(time.TimeOnly), e.Text)
+		}
+		shown[key] = true
+	}
 }
 
 func onlyNode(nodes []api.NodePerformance, id string) []api.NodePerformance {
@@ -353,12 +368,19 @@ func (o *options) printPerformance(parts []api.NodePerformance) error {
 	return o.printTable(remotes)
 }
 
-func (o *options) printSeries(parts []api.NodePerformance) error {
-	t := newTable("NODE", "TIME", ">OPS/S", ">ERRORS/S", ">IN", ">OUT", ">P99")
+// printSeries writes a line a second, each with what happened in it.
+func (o *options) printSeries(parts []api.NodePerformance, events []api.Event) error {
+	t := newTable("NODE", "TIME", ">OPS/S", ">ERRORS/S", ">IN", ">OUT", ">P99", "EVENTS")
 	for _, part := range parts {
 		for _, s := range part.Series {
+			var happened []string
+			for _, e := range events {
+				if e.Time.Unix() == s.Time.Unix() {
+					happened = append(happened, e.Text)
+				}
+			}
 			t.add(nodeName(part.Node), s.Time.Local().Format("15:04:05"), formatCount(s.Ops), formatCount(s.Errors),
-				formatRate(s.BytesIn), formatRate(s.BytesOut), formatLatency(s.P99))
+				formatRate(s.BytesIn), formatRate(s.BytesOut), formatLatency(s.P99), strings.Join(happened, ", "))
 		}
 	}
 	return o.printTable(t)

@@ -15,6 +15,23 @@ type Performance struct {
 	Total   NodePerformance   `json:"total"`
 	Nodes   []NodePerformance `json:"nodes"`
 	Missing []core.NodeID     `json:"missing,omitempty"`
+	// Events are what happened to nodes and disks in the last minutes, oldest
+	// first.
+	Events []Event `json:"events,omitempty"`
+}
+
+// Event is something that happened to a node, a disk, or slots.
+type Event struct {
+	// Time is when the first node knew of it.
+	Time time.Time `json:"time"`
+	// Kind is node_ or disk_ and a state, such as node_down, disk_failed;
+	// node_started, disk_added; or slots_taken_over, slots_unavailable,
+	// slots_available.
+	Kind string `json:"kind"`
+	// Subject is NODE or NODE/DISK, Text is for people.
+	Subject string     `json:"subject"`
+	Text    string     `json:"text"`
+	Epoch   core.Epoch `json:"epoch"` // of the map that brought it
 }
 
 // NodePerformance is one node's part, or the sum.

@@ -224,7 +224,7 @@ func (c *Nodes) Performance(context.Context) (api.Performance, error) {
 	op := api.OpPerformance{Op: "get", Count: 100, Rate: 20, Bytes: 20 << 20, P50: 850, P90: 1200, P99: 35_000, Max: 1_500_000}
 	p := api.Performance{Time: since(), Seconds: 5, Total: api.NodePerformance{
 		Ops: []api.OpPerformance{op}, Series: []api.Sample{{Time: since(), Ops: 20, BytesOut: 20 << 20, P99: 35_000}},
-	}}
+	}, Events: []api.Event{{Time: since(), Kind: "node_down", Subject: "n3", Text: "n3 down", Epoch: 7}}}
 	for _, n := range c.nodes {
 		p.Nodes = append(p.Nodes, api.NodePerformance{Node: n.ID, Ops: []api.OpPerformance{op}})
 	}

@@ -163,12 +163,7 @@ func slotEvents(was, made *core.Map) (out []happened) {
 
 // isServed says whether the map expects the slot's owner to be there.
 func isServed(m *core.Map, s core.SlotID) bool {
-	d := m.Disk(m.Slots[s].Owner())
-	if d == nil || d.State != core.DiskOK {
-		return false
-	}
-	n := m.Node(d.Node)
-	return n != nil && n.State != core.NodeDown
+	return stillThere(m, m.Slots[s].Owner())
 }
 
 // eventsKept is how many changes may wait for being published; what comes beyond

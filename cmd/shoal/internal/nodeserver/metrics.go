@@ -34,11 +34,17 @@ func (c *nodeCollector) Collect(ch chan<- prometheus.Metric) {
 	gauge("under_replicated_objects", "Objects of this node's slots that lack shards.", float64(st.Under))
 	gauge("under_replicated_bytes", "Bytes of objects of this node's slots that lack shards.", float64(st.UnderBytes))
 	gauge("unavailable_objects", "Objects of this node's slots of which too few shards can be reached.", float64(st.Unavailable))
-	ch <- prometheus.MustNewConstMetric(desc("reconciled_bytes_total", "Bytes of shards made by reconcile."), prometheus.CounterValue, float64(st.Moved))
+	ch <- prometheus.MustNewConstMetric(desc("reconciled_bytes_total", "Bytes of shards and records that reconcile and joining disks of this node moved."), prometheus.CounterValue, float64(st.Moved))
 	ch <- prometheus.MustNewConstMetric(desc("reconcile_slot_scans_total", "Times that reconcile went over the objects of a slot."), prometheus.CounterValue, float64(st.Scans))
 	ch <- prometheus.MustNewConstMetric(desc("sendfile_bytes_total", "Bytes of object data that went from files to clients unverified, for buckets with sendfile=on."), prometheus.CounterValue, float64(st.SentFiles))
 	ch <- prometheus.MustNewConstMetric(desc("protocol_alarms_total", "Violations that an operator must look at."), prometheus.CounterValue, float64(st.Alarms))
 	c.collectRemotes(ch)
+	ch <- prometheus.MustNewConstMetric(desc("reconcile_minimum_bytes_total", "Least bytes that reconcile had to move for what it made."), prometheus.CounterValue, float64(st.Least))
+	gauge("reconcile_left_bytes", "Bytes of shards that reconcile has yet to move.", float64(st.Left))
+	for kind, n := range c.s.strikes.totals() {
+		ch <- prometheus.MustNewConstMetric(desc("events_total", "What happened to nodes, disks and slots, as this node saw it; every node sees everything, so take the maximum over nodes.", "kind"),
+			prometheus.CounterValue, float64(n), kind)
+	}
 	m := c.s.meter
 	m.mu.Lock()
 	defer m.mu.Unlock()

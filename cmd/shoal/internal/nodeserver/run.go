@@ -60,8 +60,10 @@ type server struct {
 	node   *engine.Node
 	jobs   *job.Manager
 	meter  *meter
-	events *publisher
-	coders coders
+	// strikes is what happened to nodes and disks of late.
+	strikes *strikes
+	events  *publisher
+	coders  coders
 	// remotes opens what speaks to the remote of a bucket; nil if there is nothing.
 	remotes func(core.BucketName, core.RemoteSettings) (core.Backend, error)
 
@@ -278,6 +280,7 @@ func (s *server) serve(ctx context.Context, known *core.Map, voter slot.VoterSta
 	}
 	defer s.bus.Close()
 	s.meter = newMeter(s.clock, s.state.id.Node)
+	s.strikes = newStrikes(s.clock)
 	s.events = newPublisher(s)
 	pool := s.newPool(ctx)
 	defer func() { err = errors.Join(err, pool.Close()) }()
@@ -564,6 +567,7 @@ func (s *server) followMap(ctx context.Context) error {
 			if err := s.overtaken(m); err != nil {
 				return err
 			}
+			s.strikes.see(m)
 		}
 		if m != nil && s.coord != nil {
 			s.coord.Follow(busTarget(m))

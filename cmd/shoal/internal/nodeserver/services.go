@@ -27,6 +27,7 @@ type local struct {
 	// Unusable are the disks of the configuration that could not be opened.
 	Unusable []unusableDisk      `json:"unusable,omitempty"`
 	Perf     api.NodePerformance `json:"perf"`
+	Events   []api.Event         `json:"events,omitempty"`
 }
 
 type unusableDisk struct {
@@ -48,7 +49,7 @@ type localDisk struct {
 }
 
 func (s *server) serveLocal(ctx context.Context, _ core.NodeID, _ []byte) ([]byte, error) {
-	out := local{Version: s.version, Started: s.started, Perf: s.meter.performance()}
+	out := local{Version: s.version, Started: s.started, Perf: s.meter.performance(), Events: s.strikes.list()}
 	for _, d := range s.openDisks() {
 		st, err := d.disk.Stats(ctx)
 		if err != nil {
@@ -554,17 +555,23 @@ func (p performanceService) Performance(ctx context.Context) (api.Performance, e
 	if m == nil {
 		return api.Performance{}, fmt.Errorf("this node knows no map in effect yet: %w", core.ErrUnavailable)
 	}
+	// A node that was just struck is not waited for: others are to be seen.
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
 	locals := p.s.locals(ctx)
 	out := api.Performance{Time: p.s.clock.Now(), Seconds: window.Seconds()}
+	var events [][]api.Event
 	for i := range m.Nodes {
 		id := m.Nodes[i].ID
 		if l, ok := locals[id]; ok {
 			out.Nodes = append(out.Nodes, l.Perf)
+			events = append(events, l.Events)
 		} else if m.Nodes[i].State != core.NodeDecommissioned {
 			out.Missing = append(out.Missing, id)
 		}
 	}
 	out.Total = totalPerformance(out.Nodes)
+	out.Events = mergeEvents(events...)
 	return out, nil
 }
 
