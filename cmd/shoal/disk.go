@@ -29,6 +29,7 @@ func newDiskLsCommand(o *options) *cobra.Command {
 }
 
 func newDiskActionCommand(o *options, name, short string, action api.DiskAction) *cobra.Command {
+	var force bool
 	cmd := &cobra.Command{
 		Use: name + " NODE/DISK", Short: short, Args: exactly(1), ValidArgsFunction: o.completeDisks,
 		RunE: o.withClient(func(ctx context.Context, c *client.Client, args []string) error {
@@ -41,7 +42,11 @@ func newDiskActionCommand(o *options, name, short string, action api.DiskAction)
 					return err
 				}
 			}
-			d, err := c.DiskAction(ctx, node, disk, action)
+			do := action
+			if force {
+				do = api.ForceFormatDisk
+			}
+			d, err := c.DiskAction(ctx, node, disk, do)
 			if err != nil {
 				return err
 			}
@@ -54,6 +59,7 @@ func newDiskActionCommand(o *options, name, short string, action api.DiskAction)
 	}
 	if action == api.FormatDisk {
 		o.addYes(cmd)
+		cmd.Flags().BoolVar(&force, "force", false, "also where there are files that are no part of a disk, or a disk of another cluster")
 	}
 	return cmd
 }

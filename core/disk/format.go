@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
+	"slices"
 
 	"github.com/cockroachdb/pebble/v2"
 
@@ -28,6 +29,10 @@ type FormatOptions struct {
 	// Force formats a directory that is not empty, or is a disk already.
 	// What belongs to a disk is removed, other files stay.
 	Force bool
+	// Renew formats a directory that is a disk of the same cluster, or of which
+	// nobody can tell any more which disk it is, but none that holds anything
+	// else.
+	Renew bool
 }
 
 // Format makes a directory a disk and returns which one. It refuses one that is
@@ -51,7 +56,7 @@ func Format(ctx context.Context, o FormatOptions) (Identity, error) {
 	if d.id.UUID == "" {
 		d.id.UUID = newUUID()
 	}
-	if err := errors.Join(d.format(ctx, o.Force), d.release()); err != nil {
+	if err := errors.Join(d.format(ctx, &o), d.release()); err != nil {
 		return Identity{}, fmt.Errorf("format %s: %w", d.dir, err)
 	}
 	return d.id, nil
@@ -66,15 +71,15 @@ func newUUID() string {
 	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
 }
 
-func (d *Disk) format(ctx context.Context, force bool) error {
+func (d *Disk) format(ctx context.Context, o *FormatOptions) error {
 	if err := d.fs.MkdirAll(d.dir); err != nil {
 		return err
 	}
 	if err := d.fs.SyncDir(filepath.Dir(d.dir)); err != nil {
 		return err
 	}
-	if !force {
-		if err := d.mayFormat(); err != nil {
+	if !o.Force {
+		if err := d.mayFormat(o.Renew); err != nil {
 			return err
 		}
 	}
@@ -107,27 +112,43 @@ func (d *Disk) format(ctx context.Context, force bool) error {
 	return d.fs.SyncDir(d.dir)
 }
 
-// mayFormat refuses a directory with something in it.
-func (d *Disk) mayFormat() error {
+// parts are the names of what a disk has in its directory.
+func parts() []string {
+	return []string{identityName, identityBackup, identityName + ".tmp", identityBackup + ".tmp", sealName, metaName, metaNew, metaLost, dataName}
+}
+
+// mayFormat refuses a directory with something in it. With renew a disk of the
+// same cluster is nothing.
+func (d *Disk) mayFormat(renew bool) error {
 	names, err := d.fs.List(d.dir)
 	if err != nil {
 		return err
 	}
-	interrupted, foreign := false, ""
+	interrupted, own, foreign := false, "", ""
 	for _, n := range names {
-		switch n {
-		case formattingName:
+		switch {
+		case n == formattingName:
 			interrupted = true
-		case "lost+found", lockName:
+		case n == "lost+found" || n == lockName:
+		case slices.Contains(parts(), n):
+			own = n
 		default:
 			foreign = n
 		}
 	}
-	if interrupted || foreign == "" {
+	if interrupted || foreign == "" && own == "" {
 		return nil
 	}
 	id, err := ReadIdentity(d.fs, d.dir)
+	if renew && foreign == "" && (err == nil && id.Cluster == d.id.Cluster || errors.Is(err, ErrIdentity)) {
+		return nil
+	}
+	if foreign == "" {
+		foreign = own
+	}
 	switch {
+	case err == nil && renew && id.Cluster == d.id.Cluster:
+		return fmt.Errorf("%q is in it, which is no part of a disk: %w", foreign, core.ErrNotEmpty)
 	case err == nil:
 		return fmt.Errorf("it is disk %s of node %s in cluster %s: %w", id.UUID, id.Node, id.Cluster, core.ErrExists)
 	case errors.Is(err, core.ErrUnformatted):
@@ -148,7 +169,7 @@ func (d *Disk) clear(ctx context.Context) error {
 	if err := d.fs.SyncDir(d.dir); err != nil {
 		return err
 	}
-	for _, n := range []string{identityName, identityBackup, sealName, metaName, metaNew, metaLost, dataName} {
+	for _, n := range parts() {
 		if err := ctx.Err(); err != nil {
 			return err
 		}

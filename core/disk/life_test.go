@@ -104,6 +104,42 @@ func TestFormatRefusals(t *testing.T) {
 	}
 }
 
+// TestFormatRenew: a disk of the cluster is formatted anew, but nothing else is.
+func TestFormatRenew(t *testing.T) {
+	renew := func(o disk.Options) error {
+		_, err := disk.Format(t.Context(), disk.FormatOptions{Options: o, Renew: true})
+		return err
+	}
+	m := vfs.NewMem(vfs.MemOptions{})
+	o := small(m, "/d")
+	must(t, renew(o)) // an empty directory
+	first, err := disk.ReadIdentity(m, "/d")
+	must(t, err)
+	must(t, renew(o))
+	if second, err := disk.ReadIdentity(m, "/d"); err != nil || second.UUID == first.UUID {
+		t.Errorf("got disk %v, %v, want another one than %v", second, err, first)
+	}
+	other := o
+	other.Cluster = "another"
+	wantErr(t, "renewal of another cluster's disk", renew(other), core.ErrExists)
+	must(t, m.MkdirAll("/d/photos"))
+	wantErr(t, "renewal of a disk with something else in it", renew(o), core.ErrNotEmpty)
+	must(t, m.RemoveAll("/d/photos"))
+	for _, name := range []string{"/d/shoal.json", "/d/shoal.json.bak"} {
+		f, err := m.OpenReadWrite(name)
+		must(t, err)
+		_, err = f.WriteAt([]byte("damage"), 10)
+		must(t, err)
+		must(t, f.Close())
+	}
+	must(t, renew(o)) // nobody can tell which disk it was
+	must(t, m.MkdirAll("/e/data"))
+	wantErr(t, "renewal of what is no disk", renew(small(m, "/e")), core.ErrNotEmpty)
+	if _, err := m.Stat("/e/data"); err != nil {
+		t.Errorf("a refused renewal removed something: %v", err)
+	}
+}
+
 // TestFormatInterrupted fails each operation of Format, and loses power at it.
 // Open never takes what is left for a disk that works, and formatting it again,
 // without force, makes it one.

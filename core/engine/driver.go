@@ -45,6 +45,8 @@ type driver struct {
 
 	effect  atomic.Pointer[core.Map]
 	metrics driverMetrics
+	// mute says that nothing is sent to other nodes; see tellMoved.
+	mute atomic.Bool
 	// confirms, if not nil, says that reads are confirmed; guarded by mu.
 	confirms *confirms
 
@@ -103,6 +105,9 @@ func (d *driver) dispatch(out slot.Output) {
 		if s.To == d.self {
 			d.loop = append(d.loop, s.Msg)
 			d.poke()
+			continue
+		}
+		if d.mute.Load() {
 			continue
 		}
 		b, err := slot.AppendMessage(nil, s.Msg)

@@ -135,6 +135,7 @@ func New(o Options) *Node {
 	n.driver.saveVoter = o.SaveVoter
 	n.driver.onChanges = func(c []core.Change) { n.keeper.ask(c) }
 	n.driver.onDisk = func(id core.DiskID, err error) { n.diskFailed(id, err) }
+	n.driver.mute.Store(n.hasMoved())
 	n.garbage = newGarbage(n, o.Clock, o.Log)
 	n.heal = newReconciler(n)
 	n.driver.holdBack = n.heal.brake.step
@@ -172,6 +173,8 @@ func (n *Node) serveOther(ctx context.Context, from core.NodeID, method uint16, 
 		return n.serveStatus(ctx)
 	case methodJoin:
 		return n.serveJoin(ctx, req)
+	case methodMoved:
+		return n.serveMoved(ctx, from, req)
 	}
 	if method >= methodRemoteGet && method <= methodSettle {
 		return n.serveRemote(ctx, method, req)
@@ -218,7 +221,7 @@ func (n *Node) Run(ctx context.Context) error {
 		n.driver.step(func(s *slot.Node, now core.Instant) { s.SeeMap(now, n.opt.Map) })
 	}
 	for _, f := range []func(context.Context){
-		n.keeper.watch, n.keeper.keep, n.keeper.run, n.garbage.run, n.heal.run, n.heal.follow, n.steward, n.register, n.sweep, n.stewardVoters, n.reclaim, n.watchDisks, n.remotes.run, n.writers.run,
+		n.keeper.watch, n.keeper.keep, n.keeper.run, n.garbage.run, n.heal.run, n.heal.follow, n.steward, n.register, n.sweep, n.stewardVoters, n.reclaim, n.watchDisks, n.remotes.run, n.writers.run, n.tellMoved,
 	} {
 		group.Go(func() { f(ctx) })
 	}
@@ -475,7 +478,7 @@ func (n *Node) NewestMap() *core.Map {
 
 // Methods are the numbers of the engine's own calls.
 func Methods() []uint16 {
-	const last = methodSettle
+	const last = methodMoved
 	out := make([]uint16, 0, last)
 	for m := methodMutate; m <= last; m++ {
 		out = append(out, m)

@@ -27,6 +27,7 @@ const (
 	methodRemoteGet
 	methodFetch
 	methodSettle
+	methodMoved
 )
 
 // mutation is a checked write of one slot: the checks are evaluated and the

@@ -150,4 +150,7 @@ const (
 	AttachDisk  DiskAction = "attach"
 	FormatDisk  DiskAction = "format"
 	RebuildDisk DiskAction = "rebuild"
+	// ForceFormatDisk formats a directory that holds what is no part of a disk,
+	// or the disk of another cluster, too.
+	ForceFormatDisk DiskAction = "format-force"
 )

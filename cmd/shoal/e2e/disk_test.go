@@ -151,6 +151,12 @@ func TestDisks(t *testing.T) {
 	if _, err := c.shoal("", "disk", "format", "n2/d1"); err == nil || !strings.Contains(err.Error(), "--yes") {
 		t.Errorf("format without --yes: %v", err)
 	}
+	foreign := filepath.Join(c.node("n2").Disks[0].Path, "photos")
+	writeFile(t, foreign, "not a disk's")
+	c.refusedCommand(t, "which is no part of a disk", "disk", "format", "n2/d1", "--yes")
+	if err := os.Remove(foreign); err != nil {
+		t.Fatal(err)
+	}
 	c.must("disk", "format", "n2/d1", "--yes")
 	state("n2/d1", core.DiskOK)
 	if c.disk(t, "n2/d1").UUID == before {

@@ -207,7 +207,7 @@ func (c *Nodes) SetDisk(_ context.Context, node core.NodeID, disk string, p api.
 func (c *Nodes) DiskAction(_ context.Context, node core.NodeID, disk string, a api.DiskAction) (api.Disk, error) {
 	return c.changeDisk(node, disk, func(d *api.Disk) {
 		d.State = map[api.DiskAction]core.DiskState{
-			api.DetachDisk: core.DiskDetached, api.AttachDisk: core.DiskOK, api.FormatDisk: core.DiskNew, api.RebuildDisk: core.DiskOK,
+			api.DetachDisk: core.DiskDetached, api.AttachDisk: core.DiskOK, api.FormatDisk: core.DiskNew, api.ForceFormatDisk: core.DiskNew, api.RebuildDisk: core.DiskOK,
 		}[a]
 	})
 }

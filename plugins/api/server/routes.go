@@ -187,7 +187,7 @@ func (h handler) diskAction(r *http.Request) (any, error) {
 		return nil, err
 	}
 	switch a := api.DiskAction(r.PathValue("action")); a {
-	case api.DetachDisk, api.AttachDisk, api.FormatDisk, api.RebuildDisk:
+	case api.DetachDisk, api.AttachDisk, api.FormatDisk, api.ForceFormatDisk, api.RebuildDisk:
 		return h.s.Cluster.DiskAction(r.Context(), n, r.PathValue("disk"), a)
 	default:
 		return nil, fmt.Errorf("disk %s/%s: no such action as %q: %w", n, r.PathValue("disk"), a, core.ErrInvalid)

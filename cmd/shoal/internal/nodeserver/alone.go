@@ -66,7 +66,7 @@ func (s *server) stayAlone(ctx context.Context) error {
 			}
 			if !warned {
 				warned = true
-				s.log.Warn("the cluster has this node at another address; the other nodes may not find it here", "map", other, "configured", s.cfg.AdvertisedPeer())
+				s.log.Warn("the cluster has this node at another address; it is registered here when it is not heard there any more", "map", other, "configured", s.cfg.AdvertisedPeer())
 			}
 			if err := s.nobodyAt(ctx, other); err != nil {
 				return err

@@ -65,6 +65,8 @@ func (s *server) serveDisk(ctx context.Context, _ core.NodeID, req []byte) ([]by
 	var err error
 	switch r.Action {
 	case api.FormatDisk:
+		_, err = disk.Format(ctx, disk.FormatOptions{Options: opt, Renew: true})
+	case api.ForceFormatDisk:
 		_, err = disk.Format(ctx, disk.FormatOptions{Options: opt, Force: true})
 	case api.RebuildDisk:
 		err = s.rebuild(ctx, opt)
@@ -192,6 +194,8 @@ func (s *server) askDisk(ctx context.Context, node core.NodeID, a api.DiskAction
 	_, err = s.node.CallNode(ctx, node, methodDisk, req)
 	id := string(node) + "/" + name
 	switch {
+	case errors.Is(err, core.ErrNotEmpty), errors.Is(err, core.ErrExists):
+		return api.Refused(err.Error(), "look what it is; `shoal disk format "+id+" --force` formats it nevertheless: what has the name of a disk's part is lost, the rest stays")
 	case errors.Is(err, core.ErrConflict):
 		return api.Refused(err.Error(), "`shoal disk detach "+id+"` takes a disk out of use")
 	case errors.Is(err, core.ErrUnformatted):

@@ -97,17 +97,26 @@ func self(c config.Config) core.Node {
 // formatDisks makes the disks of a configuration new ones.
 func formatDisks(ctx context.Context, c config.Config, cluster string, force bool, log *slog.Logger) ([]core.Disk, error) {
 	var out []core.Disk
-	for i, d := range c.Disks {
-		id, err := disk.Format(ctx, disk.FormatOptions{
-			Options: disk.Options{Dir: d.Path, Clock: systemClock{}, Cluster: cluster, Node: core.NodeID(c.Node.Name), Log: log},
-			Force:   force,
-		})
+	for i := range c.Disks {
+		made, err := formatDisk(ctx, c, i, cluster, force, log)
 		if err != nil {
-			return nil, fmt.Errorf("disks[%d] of node %s: %w", i, c.Node.Name, err)
+			return nil, err
 		}
-		out = append(out, core.Disk{UUID: id.UUID, Node: core.NodeID(c.Node.Name), Name: diskName(i, d.Path), Weight: weightOf(d)})
+		out = append(out, made)
 	}
 	return out, nil
+}
+
+func formatDisk(ctx context.Context, c config.Config, i int, cluster string, force bool, log *slog.Logger) (core.Disk, error) {
+	d := c.Disks[i]
+	id, err := disk.Format(ctx, disk.FormatOptions{
+		Options: disk.Options{Dir: d.Path, Clock: systemClock{}, Cluster: cluster, Node: core.NodeID(c.Node.Name), Log: log},
+		Force:   force,
+	})
+	if err != nil {
+		return core.Disk{}, fmt.Errorf("disks[%d] of node %s: %w", i, c.Node.Name, err)
+	}
+	return core.Disk{UUID: id.UUID, Node: core.NodeID(c.Node.Name), Name: diskName(i, d.Path), Weight: weightOf(d)}, nil
 }
 
 // diskName is the name of a disk on its node: its directory's, where that is

@@ -10,8 +10,10 @@ import (
 
 	"github.com/shoalstore/shoal/config"
 	"github.com/shoalstore/shoal/core"
+	"github.com/shoalstore/shoal/core/disk"
 	"github.com/shoalstore/shoal/core/engine"
 	"github.com/shoalstore/shoal/core/peer"
+	"github.com/shoalstore/shoal/core/vfs"
 )
 
 // Join adds a node to the cluster that its seeds belong to: it asks them for the
@@ -83,7 +85,7 @@ func enter(ctx context.Context, c config.Config, member peer.Member, t transport
 	if err != nil {
 		return err
 	}
-	disks, err := formatDisks(ctx, c, member.Cluster, false, log)
+	disks, err := joinDisks(ctx, c, member.Cluster, log)
 	if err != nil {
 		return err
 	}
@@ -92,4 +94,52 @@ func enter(ctx context.Context, c config.Config, member peer.Member, t transport
 		return err
 	}
 	return createState(c.Node.Data, identity{Cluster: member.Cluster, Node: me.ID, VoterKey: core.NewRequestID().String()}, m, false)
+}
+
+// joinDisks makes the disks of a configuration new ones. Those that an attempt
+// which was broken off has made already, and nobody has used, are taken as they
+// are: the map may know them.
+func joinDisks(ctx context.Context, c config.Config, cluster string, log *slog.Logger) ([]core.Disk, error) {
+	var out []core.Disk
+	for i, d := range c.Disks {
+		uuid, err := unusedDisk(ctx, c, d.Path, cluster, log)
+		if err != nil {
+			return nil, fmt.Errorf("disks[%d] of node %s: %w", i, c.Node.Name, err)
+		}
+		if uuid != "" {
+			out = append(out, core.Disk{UUID: uuid, Node: core.NodeID(c.Node.Name), Name: diskName(i, d.Path), Weight: weightOf(d)})
+			continue
+		}
+		made, err := formatDisk(ctx, c, i, cluster, false, log)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, made)
+	}
+	return out, nil
+}
+
+// unusedDisk returns the id of a disk that was formatted for this node and holds
+// nothing, "" if the directory is something else.
+func unusedDisk(ctx context.Context, c config.Config, dir, cluster string, log *slog.Logger) (string, error) {
+	id, err := disk.ReadIdentity(vfs.OS(), dir)
+	if err != nil || id.Cluster != cluster || string(id.Node) != c.Node.Name {
+		return "", nil // Format says what is in the way
+	}
+	d, err := disk.Open(ctx, disk.Options{Dir: dir, Clock: systemClock{}, Cluster: cluster, Node: id.Node, Log: log})
+	if errors.Is(err, core.ErrUnformatted) {
+		return "", nil // formatting it was interrupted
+	}
+	if err != nil {
+		return "", err
+	}
+	err = d.Count(ctx)
+	st, serr := d.Stats(ctx)
+	if err := errors.Join(err, serr, d.Close()); err != nil {
+		return "", err
+	}
+	if st.Slots > 0 || st.Shards > 0 {
+		return "", nil
+	}
+	return id.UUID, nil
 }

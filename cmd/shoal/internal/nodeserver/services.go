@@ -405,7 +405,7 @@ func (c clusterService) SetDisk(ctx context.Context, node core.NodeID, name stri
 
 // DiskAction is part of apiserver.ClusterService.
 func (c clusterService) DiskAction(ctx context.Context, node core.NodeID, name string, a api.DiskAction) (api.Disk, error) {
-	if a == api.FormatDisk || a == api.RebuildDisk || a == api.AttachDisk {
+	if a == api.FormatDisk || a == api.ForceFormatDisk || a == api.RebuildDisk || a == api.AttachDisk {
 		if err := c.s.askDisk(ctx, node, a, name); err != nil {
 			return api.Disk{}, err
 		}
