@@ -161,3 +161,10 @@ type Objects interface {
 	// Uploads lists uploads in order of key and id.
 	Uploads(ctx context.Context, bucket Bucket, prefix, afterKey, afterID string, max int) ([]Upload, bool, error)
 }
+
+// FirstDeleter is an optional ability of [Objects]: to be told that a removal is
+// the first attempt under its request id, so that nobody looks for the answer of
+// an earlier one. [Objects.Delete] then is for the attempts after it.
+type FirstDeleter interface {
+	DeleteFirst(ctx context.Context, bucket Bucket, key string, c Conditions, r RequestID) error
+}

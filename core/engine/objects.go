@@ -54,9 +54,10 @@ func (o *Objects) Put(ctx context.Context, bucket core.Bucket, key string, body 
 	return o.node.commit(ctx, &bucket, key, st, &opt)
 }
 
-// early refuses a conditional write that has no chance before its body is read.
+// early refuses a conditional write that has no chance before its body is read. A
+// repeated attempt has one whatever is stored by now: it may be its own.
 func (n *Node) early(ctx context.Context, bucket *core.Bucket, key string, opt *core.PutOptions) error {
-	if opt.Conditions.IsZero() || !opt.Request.IsZero() && opt.Size >= 0 && opt.Size <= bucket.Policy.Inline {
+	if opt.Conditions.IsZero() || !opt.Request.IsZero() && (!opt.Fresh || opt.Size >= 0 && opt.Size <= bucket.Policy.Inline) {
 		return nil
 	}
 	rec, _, err := n.record(ctx, bucket.ID, key)
@@ -386,6 +387,15 @@ func (b *memoryBody) Close() error {
 
 // Delete removes an object.
 func (o *Objects) Delete(ctx context.Context, bucket core.Bucket, key string, c core.Conditions, id core.RequestID) error {
+	return o.remove(ctx, bucket, key, c, id, false)
+}
+
+// DeleteFirst implements [core.FirstDeleter].
+func (o *Objects) DeleteFirst(ctx context.Context, bucket core.Bucket, key string, c core.Conditions, id core.RequestID) error {
+	return o.remove(ctx, bucket, key, c, id, true)
+}
+
+func (o *Objects) remove(ctx context.Context, bucket core.Bucket, key string, c core.Conditions, id core.RequestID, fresh bool) error {
 	if err := core.ValidateKey(key); err != nil {
 		return err
 	}
@@ -393,6 +403,7 @@ func (o *Objects) Delete(ctx context.Context, bucket core.Bucket, key string, c 
 		return o.node.deleteRemote(ctx, &bucket, key, c, id)
 	}
 	m := o.node.mutation(&bucket, key, id)
+	m.fresh = fresh
 	k := objectKey(bucket.ID, key)
 	if !c.IsZero() {
 		m.checks = []check{{kind: checkConditions, row: k, conditions: c}}

@@ -319,6 +319,15 @@ func (s *Store) Head(ctx context.Context, b core.Bucket, key string, o core.GetO
 
 // Delete implements [core.Objects].
 func (s *Store) Delete(ctx context.Context, b core.Bucket, key string, c core.Conditions, r core.RequestID) error {
+	return s.remove(ctx, b, key, c, r, false)
+}
+
+// DeleteFirst implements [core.FirstDeleter].
+func (s *Store) DeleteFirst(ctx context.Context, b core.Bucket, key string, c core.Conditions, r core.RequestID) error {
+	return s.remove(ctx, b, key, c, r, true)
+}
+
+func (s *Store) remove(ctx context.Context, b core.Bucket, key string, c core.Conditions, r core.RequestID, fresh bool) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -328,7 +337,7 @@ func (s *Store) Delete(ctx context.Context, b core.Bucket, key string, c core.Co
 	if err != nil {
 		return err
 	}
-	if _, done := in.answers[answerKey{key, r}]; done {
+	if _, done := in.answers[answerKey{key, r}]; done && !fresh {
 		return nil
 	}
 	if err := c.CheckWrite(obj.record()); err != nil {

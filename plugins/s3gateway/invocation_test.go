@@ -76,6 +76,53 @@ func TestRepeatedInvocation(t *testing.T) {
 	}
 }
 
+// DeleteFirst carries a removal out and loses the answer.
+func (f *forgetful) DeleteFirst(ctx context.Context, b core.Bucket, key string, c core.Conditions, r core.RequestID) error {
+	err := f.Objects.(core.FirstDeleter).DeleteFirst(ctx, b, key, c, r)
+	if err == nil && f.lose() {
+		return fmt.Errorf("the answer was lost: %w", core.ErrUnknownOutcome)
+	}
+	return err
+}
+
+// TestRepeatedRemoval has the SDK repeat a removal whose answer was lost: what was
+// written between the attempts stays.
+func TestRepeatedRemoval(t *testing.T) {
+	f := &forgetful{}
+	e := serve(t, func(o core.Objects) core.Objects { f.Objects = o; return f }, false)
+	b := e.bucket(t, "data")
+	put := func(body string) *s3.PutObjectOutput {
+		t.Helper()
+		out, err := e.client().PutObject(t.Context(), &s3.PutObjectInput{Bucket: &b, Key: aws.String("key"), Body: bytes.NewReader([]byte(body))})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return out
+	}
+	// Refused if it took place a second time, since then there is no object.
+	etag := put("one").ETag
+	f.times = 1
+	k := e.client(func(o *s3.Options) { o.RetryMaxAttempts = 3 })
+	if _, err := k.DeleteObject(t.Context(), &s3.DeleteObjectInput{Bucket: &b, Key: aws.String("key"), IfMatch: etag}); err != nil {
+		t.Errorf("a removal whose first answer was lost: %v", err)
+	}
+	remove := func(id, request string) {
+		t.Helper()
+		if _, err := e.client(invocation(id, request)).DeleteObject(t.Context(), &s3.DeleteObjectInput{Bucket: &b, Key: aws.String("key")}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put("one")
+	remove("id-1", "attempt=1; max=3")
+	put("two")
+	remove("id-1", "attempt=2; max=3")
+	if _, data, err := e.stored(t, b, "key"); err != nil || string(data) != "two" {
+		t.Errorf("after a late repetition there is %q, %v", data, err)
+	}
+	remove("id-1", "attempt=1; max=3")
+	e.wantAbsent(t, b, "key")
+}
+
 // TestInvocationIDs checks what an id that comes again is taken for.
 func TestInvocationIDs(t *testing.T) {
 	e := serve(t, nil, false)

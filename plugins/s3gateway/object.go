@@ -311,13 +311,26 @@ func (q *request) putObject(ctx context.Context) error {
 	return q.status(http.StatusOK)
 }
 
+// remove removes the object; an attempt that is not the first gets the answer of
+// one before it.
+func (q *request) remove(ctx context.Context, c core.Conditions) error {
+	id, fresh := q.writeID()
+	if !fresh {
+		return q.objects.Delete(ctx, q.bucket, q.key, c, id)
+	}
+	if o, ok := q.objects.(core.FirstDeleter); ok {
+		return o.DeleteFirst(ctx, q.bucket, q.key, c, id)
+	}
+	return q.objects.Delete(ctx, q.bucket, q.key, c, q.id)
+}
+
 // deleteObject serves DeleteObject.
 func (q *request) deleteObject(ctx context.Context) error {
 	c := readConditions(q.r.Header, "")
 	if len(c.IfNoneMatch) > 0 || !c.IfModifiedSince.IsZero() || !c.IfUnmodifiedSince.IsZero() {
 		return errNotImplemented("conditions other than If-Match for removals")
 	}
-	err := q.objects.Delete(ctx, q.bucket, q.key, c, q.id)
+	err := q.remove(ctx, c)
 	if errors.Is(err, core.ErrNotFound) && len(c.IfMatch) == 1 && c.IfMatch[0] == "*" {
 		// S3 answers 412 here, and 404 where an ETag was given.
 		err = fmt.Errorf("%s: %w", err.Error(), core.ErrPrecondition)

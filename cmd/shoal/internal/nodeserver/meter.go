@@ -314,6 +314,23 @@ func (o *meteredObjects) Delete(ctx context.Context, b core.Bucket, key string, 
 	return err
 }
 
+// DeleteFirst is part of core.FirstDeleter.
+func (o *meteredObjects) DeleteFirst(ctx context.Context, b core.Bucket, key string, c core.Conditions, r core.RequestID) error {
+	began := o.m.clock.Now()
+	err := deleteFirst(ctx, o.Objects, b, key, c, r)
+	o.m.done("delete", began, 0, 0, err)
+	return err
+}
+
+// deleteFirst is DeleteFirst where there is that, else Delete under an id that
+// nobody has used.
+func deleteFirst(ctx context.Context, o core.Objects, b core.Bucket, key string, c core.Conditions, r core.RequestID) error {
+	if f, ok := o.(core.FirstDeleter); ok {
+		return f.DeleteFirst(ctx, b, key, c, r)
+	}
+	return o.Delete(ctx, b, key, c, core.NewRequestID())
+}
+
 // List is part of core.Objects.
 func (o *meteredObjects) List(ctx context.Context, b core.Bucket, opt core.ListOptions) (core.Listing, error) {
 	began := o.m.clock.Now()
