@@ -10,7 +10,6 @@ import (
 	"testing"
 
 	"github.com/shoalstore/shoal/core"
-	"github.com/shoalstore/shoal/core/disk"
 	"github.com/shoalstore/shoal/core/engine"
 )
 
@@ -230,101 +229,6 @@ func TestRemoteRangeOfNothing(t *testing.T) {
 	}
 }
 
-// TestRemoteLies: what a remote says wrongly breaks readers off, and nothing of
-// it is kept.
-func TestRemoteLies(t *testing.T) {
-	for name, lie := range map[string]func(f *fakeRemote){
-		"MD5": func(f *fakeRemote) {
-			f.objects["key"].MD5 = make([]byte, 16)
-		},
-		"checksum": func(f *fakeRemote) {
-			f.objects["key"].MD5 = nil
-			f.objects["key"].Checksum = core.Checksum{Algorithm: "CRC32C", Value: "AAAAAA=="}
-		},
-		"short block": func(f *fakeRemote) {
-			f.onGet = func(_ string, g core.RemoteGet, _ *core.RemoteObject, body []byte) io.ReadCloser {
-				if g.Offset == 5*fakeBlock {
-					return io.NopCloser(bytes.NewReader(body[:100]))
-				}
-				return nil
-			}
-		},
-		"long block": func(f *fakeRemote) {
-			f.onGet = func(_ string, g core.RemoteGet, _ *core.RemoteObject, body []byte) io.ReadCloser {
-				if g.Offset == 5*fakeBlock {
-					return io.NopCloser(io.MultiReader(bytes.NewReader(body), bytes.NewReader(body)))
-				}
-				return nil
-			}
-		},
-		"other version": func(f *fakeRemote) {
-			f.onGet = func(_ string, g core.RemoteGet, o *core.RemoteObject, _ []byte) io.ReadCloser {
-				if g.Offset == 5*fakeBlock {
-					o.Version = "other"
-				}
-				return nil
-			}
-		},
-		"other size": func(f *fakeRemote) {
-			f.onGet = func(_ string, g core.RemoteGet, o *core.RemoteObject, _ []byte) io.ReadCloser {
-				if g.Offset == 5*fakeBlock {
-					o.Size++
-				}
-				return nil
-			}
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			tc, f, b := startRemote(t, 1, 2)
-			want := remoteBytes(1, 70*fakeBlock) // so that a part was committed before
-			f.set("key", want)
-			lie(f)
-			data, _, err := get(t, tc.nodes[0], b, "key", core.GetOptions{})
-			if err == nil || len(data) >= len(want) || !bytes.Equal(data, want[:len(data)]) {
-				t.Fatalf("got %d of %d bytes, %v", len(data), len(want), err)
-			}
-			waitFor(t, "everything to be dropped", func() error {
-				if rec := present(t, tc.nodes[0], b, "key"); rec != nil {
-					return fmt.Errorf("%d bytes are present", rec.StoredBytes())
-				}
-				return nil
-			})
-			f.mu.Lock()
-			f.onGet = nil
-			f.mu.Unlock()
-			f.set("key", want)
-			mustGet(t, tc.nodes[0], b, "key", want)
-		})
-	}
-}
-
-// TestRemoteChangesWhileRead: the rest of another version is never delivered.
-func TestRemoteChangesWhileRead(t *testing.T) {
-	tc, f, b := startRemote(t, 3, 1)
-	was, is := remoteBytes(1, 30*fakeBlock), remoteBytes(2, 30*fakeBlock)
-	f.set("key", was)
-	gate := make(chan int, 1)
-	f.onGet = func(_ string, g core.RemoteGet, _ *core.RemoteObject, body []byte) io.ReadCloser {
-		if g.Offset == 0 {
-			return newGatedBody(body, gate)
-		}
-		return nil
-	}
-	gate <- 100
-	obj, err := tc.nodes[1].Objects().Get(t.Context(), b, "key", core.GetOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	f.set("key", is)
-	close(gate)
-	data, err := io.ReadAll(obj.Body)
-	_ = obj.Body.Close()
-	if err == nil || !bytes.Equal(data, was[:len(data)]) {
-		t.Errorf("got %d bytes, %v", len(data), err)
-	}
-	mustGet(t, tc.nodes[1], b, "key", is)
-}
-
 // TestRemoteReaderLeaves keeps whole blocks of what a reader did not wait for.
 func TestRemoteReaderLeaves(t *testing.T) {
 	tc, f, b := startRemote(t, 3, 1)
@@ -402,57 +306,4 @@ func TestRemoteMemory(t *testing.T) {
 		}
 	}
 	wg.Wait()
-}
-
-// TestRemoteDiskFull: where nothing can be stored, reads go on all the same.
-func TestRemoteDiskFull(t *testing.T) {
-	tc, f, b := startRemoteOf(t, 1, 2, hooks{disk: func(o *disk.Options) { o.Reserve = 1 << 60 }})
-	for i, size := range []int{5000, 30 * fakeBlock} {
-		key, want := fmt.Sprint("key", i), remoteBytes(1, size)
-		f.set(key, want)
-		mustGet(t, tc.nodes[0], b, key, want)
-		mustGet(t, tc.nodes[0], b, key, want)
-		if rec := present(t, tc.nodes[0], b, key); rec != nil {
-			t.Errorf("%d bytes are present", rec.StoredBytes())
-		}
-	}
-}
-
-// TestRemoteOwnerDies: a reader goes on at the slot's new owner, where it was.
-func TestRemoteOwnerDies(t *testing.T) {
-	tc, f, b := startRemote(t, 3, 1, quick)
-	was, is := remoteBytes(1, 60*fakeBlock), remoteBytes(2, 60*fakeBlock)
-	for _, changed := range []bool{false, true} {
-		key := fmt.Sprint("key", changed)
-		f.set(key, was)
-		owner, other := tc.ownerOf(b, key)
-		obj, err := other.Objects().Get(t.Context(), b, key, core.GetOptions{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		first := make([]byte, fakeBlock+10)
-		if _, err := io.ReadFull(obj.Body, first); err != nil {
-			t.Fatal(err)
-		}
-		tc.net.cutOff(owner.ID())
-		if changed {
-			f.set(key, is)
-		}
-		rest, err := io.ReadAll(obj.Body)
-		_ = obj.Body.Close()
-		data := append(first, rest...)
-		switch {
-		case !changed && (err != nil || !bytes.Equal(data, was)):
-			t.Errorf("got %d bytes, %v", len(data), err)
-		case changed && (err == nil || !bytes.Equal(data, was[:len(data)])):
-			t.Errorf("of a changed object: got %d bytes, %v", len(data), err)
-		}
-		if changed {
-			mustGet(t, other, b, key, is)
-		}
-		tc.net.mend(owner.ID())
-		for _, n := range tc.nodes {
-			waitFor(t, "node to be ready", n.Ready)
-		}
-	}
 }
