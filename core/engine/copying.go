@@ -15,6 +15,9 @@ func (o *Objects) Copy(ctx context.Context, from core.Bucket, fromKey string, to
 		return core.ObjectInfo{}, err
 	}
 	n := o.node
+	if err := n.writable(&to); err != nil {
+		return core.ObjectInfo{}, err
+	}
 	if !to.Name.Remote() {
 		if err := n.early(ctx, &to, toKey, &opt.Put); err != nil {
 			return core.ObjectInfo{}, err

@@ -11,3 +11,10 @@ func SweepNow(ctx context.Context, n *Node) error {
 	}
 	return nil
 }
+
+// Doomed counts the shards that a node is about to delete.
+func Doomed(n *Node) int {
+	n.garbage.mu.Lock()
+	defer n.garbage.mu.Unlock()
+	return len(n.garbage.queue)
+}

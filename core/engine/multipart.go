@@ -44,6 +44,9 @@ func (o *Objects) CreateUpload(ctx context.Context, bucket core.Bucket, key stri
 		return core.Upload{}, fmt.Errorf("checksum algorithm %q is unknown: %w", a, core.ErrInvalid)
 	}
 	n := o.node
+	if err := n.writable(&bucket); err != nil {
+		return core.Upload{}, err
+	}
 	u := core.Upload{Key: key, ID: core.NewRequestID().String(), Initiated: n.clock.Now().UTC()}
 	u.Record = core.Record{
 		Modified: u.Initiated, Headers: opt.Headers, Meta: opt.Meta, Tags: opt.Tags, Origin: opt.Origin, Scheme: bucket.Policy.Scheme,

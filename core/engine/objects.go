@@ -38,6 +38,9 @@ func (o *Objects) Put(ctx context.Context, bucket core.Bucket, key string, body 
 		return core.ObjectInfo{}, err
 	}
 	as := &bucket
+	if err := o.node.writable(&bucket); err != nil {
+		return core.ObjectInfo{}, err
+	}
 	if bucket.Name.Remote() {
 		as = plainETag(&bucket)
 	} else if err := o.node.early(ctx, &bucket, key, &opt); err != nil {

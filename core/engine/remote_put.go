@@ -137,6 +137,19 @@ func (n *Node) completeRemote(ctx context.Context, bucket *core.Bucket, key stri
 	return answeredObject(bucket, key, &out)
 }
 
+// writable says whether a bucket's remote takes writes at all, before a body is
+// read. Shoal's own buckets do.
+func (n *Node) writable(bucket *core.Bucket) error {
+	if !bucket.Name.Remote() {
+		return nil
+	}
+	b, err := n.remote(bucket)
+	if err == nil && b.client.Abilities().ReadOnly {
+		err = fmt.Errorf("bucket %s is only read: %w", bucket.Name, errors.ErrUnsupported)
+	}
+	return err
+}
+
 // plainETag has the MD5 of what is stored computed: by it the remote's object is
 // recognised.
 func plainETag(b *core.Bucket) *core.Bucket {

@@ -157,9 +157,6 @@ func (t *writeTask) begin(ctx context.Context, b *remoteBucket) (*remoteWrite, e
 		return nil, err
 	}
 	next.Before = remote.BeforeOf(rec)
-	if rec != nil && rec.MetadataOnly() && rec.Remote.Version == "" {
-		next.Before = remote.Before{}
-	}
 	x.intent, x.first = next, t.next
 	if x.machine, err = remote.Start(in, *next, x.options(next)); err != nil {
 		t.request, t.result.refused = next.Request, err

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -269,25 +270,40 @@ func (x *remoteWrite) end(ctx context.Context, do *remote.Action) error {
 	})
 }
 
-// upload are the tombstones of the client's multipart upload that the write ends,
-// if it does.
+// upload are the tombstones of the client's multipart upload whose parts the write
+// is made of, if it is.
 func (x *remoteWrite) upload(ctx context.Context) ([]core.Row, error) {
-	b, key, id := x.task.name.bucket, x.task.name.key, x.intent.Request.String()
-	g, _, err := x.node.reading(x.task.slot)
+	b, key := x.task.name.bucket, x.task.name.key
+	if x.intent.Record == nil || len(x.intent.Record.Extents) == 0 {
+		return nil, nil
+	}
+	staged := map[location]bool{}
+	locations(x.intent.Record, staged)
+	rep, err := x.node.scanOwned(ctx, &scanRequest{
+		scan:  core.Scan{Bucket: b, Space: core.SpacePart, Prefix: key, Before: key + "\x00"},
+		limit: maxPartsScanned, only: []core.SlotID{x.task.slot},
+	})
+	if err == nil && (len(rep.held) != 1 || rep.more) {
+		err = fmt.Errorf("slot %d changed hands: %w", x.task.slot, core.ErrUnavailable)
+	}
 	if err != nil {
 		return nil, err
 	}
-	if _, err := x.node.rowAt(ctx, x.task.slot, uploadKey(b, key, id), &g, nil); err != nil {
-		if absent(err) {
-			err = nil
+	for i := range rep.found {
+		named := map[location]bool{}
+		if part := recordOf(&rep.found[i].Row); part != nil {
+			locations(part, named)
 		}
-		return nil, err
+		for l := range named {
+			if !staged[l] {
+				continue
+			}
+			id, _, _ := strings.Cut(rep.found[i].Sub, "/")
+			all, err := x.node.allParts(ctx, b, key, id)
+			return x.node.endOfUpload(b, key, id, all), err
+		}
 	}
-	all, err := x.node.allParts(ctx, b, key, id)
-	if err != nil {
-		return nil, err
-	}
-	return x.node.endOfUpload(b, key, id, all), nil
+	return nil, nil
 }
 
 // write commits an entry that leaves the intent as it is given, nil for none, if

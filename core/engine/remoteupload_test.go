@@ -48,6 +48,11 @@ func TestRemoteMultipart(t *testing.T) {
 	if _, parts, _, err := o.Parts(ctx, b, "key", up.ID, 0, 10); err != nil || len(parts) != 3 {
 		t.Fatalf("%d parts are left, %v", len(parts), err)
 	}
+	for _, n := range tc.nodes {
+		if d := engine.Doomed(n); d > 0 {
+			t.Errorf("node %s deletes %d shards of an upload that goes on", n.ID(), d)
+		}
+	}
 	f.mu.Lock()
 	f.onCall = nil
 	f.mu.Unlock()

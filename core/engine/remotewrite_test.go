@@ -153,6 +153,14 @@ func TestRemoteRefusal(t *testing.T) {
 		return nil
 	}
 	before := tc.shardsLeft()
+	f.abilities.ReadOnly = true
+	if _, err := put(t, n, b, "key", was, core.PutOptions{}); !errors.Is(err, errors.ErrUnsupported) {
+		t.Errorf("write to what is only read: %v", err)
+	}
+	if err := n.Objects().Delete(t.Context(), b, "key", core.Conditions{}, core.RequestID{}); !errors.Is(err, errors.ErrUnsupported) {
+		t.Errorf("deletion from what is only read: %v", err)
+	}
+	f.abilities.ReadOnly = false
 	if _, err := put(t, n, b, "key", remoteBytes(2, 5*fakeBlock), core.PutOptions{}); !errors.Is(err, core.ErrPermission) {
 		t.Errorf("refused write: %v", err)
 	}
