@@ -38,10 +38,12 @@ func runEnd(rec *core.Record, off int64) int64 {
 	}
 }
 
-// uncommitted returns the run that has a byte and is not in the record yet.
-func (s *fetchSession) uncommitted(off int64) *fetchedRun {
+// own returns the run that has a byte and is not in the record yet. As long as
+// the whole is to be verified, the session answers from those that are, too: a
+// reader who went elsewhere for them would not come back to be told.
+func (s *fetchSession) own(off int64) *fetchedRun {
 	for j := range s.runs {
-		if r := &s.runs[j]; !r.committed && r.off <= off && off < r.off+r.extent.Size {
+		if r := &s.runs[j]; (!r.committed || s.sum.on) && r.off <= off && off < r.off+r.extent.Size {
 			return r
 		}
 	}
@@ -76,7 +78,7 @@ func (s *fetchSession) read(ctx context.Context, q *fetchRequest) ([]byte, error
 		if out, done := s.answer(q); done {
 			return out, nil
 		}
-		if r := s.uncommitted(q.off); r != nil && q.off < s.limit() {
+		if r := s.own(q.off); r != nil && q.off < s.limit() {
 			out, err := s.readRun(ctx, q, *r)
 			if err == nil || ctx.Err() != nil {
 				return out, err
@@ -129,7 +131,7 @@ func (s *fetchSession) answer(q *fetchRequest) ([]byte, bool) {
 		return appendErrorAnswer(s.number, rec, fmt.Errorf("%s: byte %d of %d: %w", s, q.off, s.rec.Size, core.ErrRange)), true
 	case s.rec.Size == 0:
 		return appendAnswer(nil, fetchData, s.number, rec), true
-	case s.complete || s.uncommitted(q.off) == nil && s.inline == nil && s.has(int(q.off/s.block)):
+	case s.complete || s.own(q.off) == nil && s.inline == nil && s.has(int(q.off/s.block)):
 		return appendAnswer(nil, fetchPresent, s.number, rec), true
 	case s.inline != nil && q.off < s.limit():
 		s.over(q, s.until(q))
@@ -204,8 +206,8 @@ func (s *fetchSession) copy(q *fetchRequest, b *block) []byte {
 // answerHead is about what comes before an answer's bytes.
 const answerHead = 32
 
-// readRun answers from a run that only the session knows. One that cannot be
-// read is forgotten.
+// readRun answers from a run that the session has stored. One that cannot be read
+// is forgotten; if it is in the record, its shards may just have been moved.
 func (s *fetchSession) readRun(ctx context.Context, q *fetchRequest, r fetchedRun) ([]byte, error) {
 	var rec []byte
 	if q.describe {
@@ -225,6 +227,8 @@ func (s *fetchSession) readRun(ctx context.Context, q *fetchRequest, r fetchedRu
 	s.mu.Lock()
 	if err == nil {
 		s.over(q, to)
+	} else if ctx.Err() == nil && r.committed {
+		return appendAnswer(nil, fetchPresent, s.number, rec), nil
 	} else if ctx.Err() == nil {
 		s.lose(&r, err)
 	}

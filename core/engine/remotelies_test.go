@@ -2,6 +2,7 @@ package engine_test
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"testing"
@@ -75,6 +76,31 @@ func TestRemoteLies(t *testing.T) {
 			f.set("key", want)
 			mustGet(t, tc.nodes[0], b, "key", want)
 		})
+	}
+}
+
+// TestRemoteLieToSlowReader: the whole is verified, too, where a part of it was
+// committed before its reader got there.
+func TestRemoteLieToSlowReader(t *testing.T) {
+	tc, f, b := startRemote(t, 1, 2)
+	want := remoteBytes(1, 90*fakeBlock)
+	f.set("key", want, func(o *core.RemoteObject) { o.MD5 = make([]byte, 16) })
+	obj, err := tc.nodes[0].Objects().Get(t.Context(), b, "key", core.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = obj.Body.Close() }()
+	if _, err := io.ReadFull(obj.Body, make([]byte, 59*fakeBlock)); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, "a part to be committed", func() error {
+		if rec := present(t, tc.nodes[0], b, "key"); rec == nil || rec.StoredBytes() < 60*fakeBlock {
+			return errors.New("it is not")
+		}
+		return nil
+	})
+	if rest, err := io.ReadAll(obj.Body); err == nil {
+		t.Errorf("got the other %d bytes", len(rest))
 	}
 }
 
