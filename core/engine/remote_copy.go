@@ -13,7 +13,7 @@ import (
 
 // originMeta is the user metadata by which a job finds again what it wrote to a
 // remote.
-const originMeta = "shoal-copy"
+const originMeta = "copied-by-shoal"
 
 // originMark is its value: the job, and what was copied.
 func originMark(o core.Origin) string {
