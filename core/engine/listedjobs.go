@@ -105,7 +105,7 @@ func (n *Node) Prefetch(ctx context.Context, b core.Bucket, key, listed string) 
 	if err != nil {
 		return 0, 0, "", err
 	}
-	if holdsVersion(have, listed) && listed != "" {
+	if holdsVersion(have, listed) {
 		return CopySkipped, have.rec.Size, "it is present", nil
 	}
 	obj, why, err := n.openListed(ctx, &b, key, listed)

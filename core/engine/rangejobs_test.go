@@ -198,3 +198,154 @@ func TestRemoteListInParallel(t *testing.T) {
 		}
 	}
 }
+
+// TestRemotePrefetch brings what is selected into the cluster, once.
+func TestRemotePrefetch(t *testing.T) {
+	tc, f, b, jobs := startJobs(t, 3, nil)
+	want := fill(f, 120, func(i int) string { return fmt.Sprintf("shard-%04d.tar", i) })
+	for _, c := range []struct {
+		name          string
+		spec          job.Spec
+		done, skipped int64
+		lists         bool
+	}{
+		{"by prefix and pattern", job.Spec{Prefix: "shard-000", Regex: `[02468]\.tar$`}, 5, 0, true},
+		{"by name, one of which is not there", job.Spec{List: []string{"shard-0001.tar", "shard-0002.tar", "none"}}, 1, 2, false},
+		{"by template", job.Spec{Template: "shard-{0100..0119..2}.tar"}, 10, 0, false},
+		{"all", job.Spec{}, 104, 16, true},
+		{"all again", job.Spec{}, 0, 120, true},
+	} {
+		f.reset()
+		c.spec.Kind, c.spec.From, c.spec.ContinueOnError = job.KindPrefetch, "s3://remote", true
+		j, err := jobs[2].Start(t.Context(), c.spec)
+		if err != nil {
+			t.Fatal(err)
+		}
+		j = finish(t, jobs[2], j.Spec.ID)
+		books := j.Status.Books
+		if j.Status.State != job.Done || books.Done.Objects != c.done || books.Skipped.Objects != c.skipped {
+			t.Errorf("%s: got %+v", c.name, j.Status)
+		}
+		if n := f.count("list"); (n > 0) != c.lists {
+			t.Errorf("%s: %d listings", c.name, n)
+		}
+		if n := int64(f.count("get")); n < c.done || n > c.done+1 {
+			t.Errorf("%s: %d objects were fetched", c.name, n)
+		}
+	}
+	for key, data := range want {
+		if rec := present(t, tc.nodes[0], b, key); rec == nil || !rec.Whole() || rec.Size != int64(len(data)) {
+			t.Errorf("%s is not present: %+v", key, rec)
+		}
+	}
+}
+
+// TestRemoteListingFails: a listing that fails for a while holds the job up, and it
+// says why; one that cannot go on ends it.
+func TestRemoteListingFails(t *testing.T) {
+	_, f, _, jobs := startJobs(t, 3, nil)
+	fill(f, 30, func(i int) string { return fmt.Sprint("k", i) })
+	var failure atomic.Pointer[error]
+	fail := func(err error) { failure.Store(&err) }
+	f.onCall = func(_ context.Context, op, _ string) error {
+		if err := failure.Load(); op == "list" && *err != nil {
+			return *err
+		}
+		return nil
+	}
+	fail(fmt.Errorf("slow down: %w", core.ErrThrottled))
+	start := func() string {
+		j, err := jobs[0].Start(t.Context(), job.Spec{Kind: job.KindPrefetch, From: "s3://remote", ContinueOnError: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return j.Spec.ID
+	}
+	id := start()
+	waitFor(t, "the job to say what it waits for", func() error {
+		j, err := jobs[1].Get(t.Context(), id)
+		if err == nil && (j.Status.State != job.Waiting || !strings.Contains(strings.Join(j.Status.Waiting, ""), "slow down")) {
+			err = fmt.Errorf("it is %s, for %q", j.Status.State, j.Status.Waiting)
+		}
+		return err
+	})
+	fail(nil)
+	if j := finish(t, jobs[1], id); j.Status.State != job.Done || j.Status.Books.Done.Objects != 30 {
+		t.Errorf("got %+v", j.Status)
+	}
+	fail(fmt.Errorf("the bucket is gone: %w", core.ErrNoSuchBucket))
+	if j := finish(t, jobs[1], start()); j.Status.State != job.Failed || !strings.Contains(j.Status.Message, "the bucket is gone") {
+		t.Errorf("got %+v", j.Status)
+	}
+	fail(core.ErrUnavailable)
+	id = start()
+	if j, err := jobs[2].Stop(t.Context(), id); err != nil || j.Status.State != job.Stopped {
+		t.Errorf("got %+v, %v", j.Status, err)
+	}
+}
+
+// TestRemoteCopySourceChanges: what was replaced or removed since it was listed is
+// skipped, and named.
+func TestRemoteCopySourceChanges(t *testing.T) {
+	_, f, _, jobs := startJobs(t, 3, nil)
+	fill(f, 40, func(i int) string { return fmt.Sprintf("in/%02d", i) })
+	var once sync.Once
+	f.onCall = func(_ context.Context, op, _ string) error {
+		if op == "get" || op == "head" {
+			once.Do(func() {
+				f.set("in/38", []byte("another"))
+				f.unset("in/39")
+			})
+		}
+		return nil
+	}
+	j, err := jobs[0].Start(t.Context(), job.Spec{
+		Kind: job.KindCopy, From: "s3://remote", To: "s3://remote", Prefix: "in/", Prepend: "out/", All: true, Workers: 1,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	j = finish(t, jobs[0], j.Spec.ID)
+	if b := j.Status.Books; j.Status.State != job.Done || b.Done.Objects != 38 || b.Skipped.Objects != 2 || b.Planned.Objects != 40 {
+		t.Fatalf("got %+v", j.Status)
+	}
+	errs, _, err := jobs[1].Errors(t.Context(), j.Spec.ID, "", 0)
+	if err != nil || len(errs) != 2 || errs[0].Key != "in/38" || errs[1].Key != "in/39" {
+		t.Errorf("got %v, %v", errs, err)
+	}
+}
+
+// TestRemoteCopyNodeDies cuts a node off while all copy within a remote: the others
+// go on, every object arrives, and is counted once.
+func TestRemoteCopyNodeDies(t *testing.T) {
+	const objects = 400
+	tc, f, _, jobs := startJobs(t, 5, nil)
+	want := fill(f, objects, func(i int) string { return fmt.Sprintf("in/%03d", i) })
+	dead := make(chan struct{})
+	var puts atomic.Int64
+	f.onCall = func(ctx context.Context, op, key string) error {
+		if op == "put" && strings.HasPrefix(key, "out/") && puts.Add(1) == objects/4 {
+			close(dead)
+		}
+		return ctx.Err()
+	}
+	j, err := jobs[4].Start(t.Context(), job.Spec{
+		Kind: job.KindCopy, From: "s3://remote", To: "s3://remote", Prefix: "in/", Prepend: "out/", All: true, Workers: 2,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-dead
+	tc.net.cutOff("n1") // which keeps the books
+	defer tc.net.mend("n1")
+	j = finish(t, jobs[2], j.Spec.ID)
+	if b := j.Status.Books; j.Status.State != job.Done || b.Done.Objects != objects || b.Planned != b.Done || b.Failed.Objects+b.Skipped.Objects != 0 {
+		t.Fatalf("got %+v", j.Status)
+	}
+	for key, data := range want {
+		if got := f.data("out/" + key); string(got) != string(data) {
+			t.Errorf("%s: %d bytes arrived of %d", key, len(got), len(data))
+		}
+	}
+	t.Logf("%d uploads of %d objects", puts.Load(), objects)
+}
