@@ -281,7 +281,6 @@ func (c *clouds) firstUse() {
 	}
 	c.has(c.code(4, "cp", "s3://src", "shoal://copy"), "0 of 130 objects are present; use --all")
 	c.code(3, "bucket", "show", "shoal://copy") // nothing was started
-	c.has(c.code(4, "cp", "s3://src", "shoal://copy", "--all"), "not built yet")
 	// Aliases: a name that is taken, one that is chosen, and one that collides.
 	c.must("bucket", "create", "shoal://train")
 	c.has(c.must("bucket", "show", "s3://train"), "s3--train")
@@ -503,7 +502,7 @@ func (c *clouds) gcs() {
 	c.code(3, "cat", "gs://dst/a/g")
 }
 
-// jobs copies what is present.
+// jobs copies what is present, and with --all what is not.
 func (c *clouds) jobs() {
 	data := c.seedMany("train", "j/", 40, 3000)
 	n := 0
@@ -531,6 +530,7 @@ func (c *clouds) jobs() {
 	}
 	c.has(c.must("cp", "s3://dst", "gs://jobs", "--prefix", "job/", "--create"), "copied 25 objects")
 	c.has(c.must("ls", "gs://jobs", "--summary"), "25 objects")
+	c.has(c.must("cp", "s3://src", "shoal://everything", "--all", "--prefix", "o"), "copied 130 objects")
 	c.code(3, "cp", "s3://train", "s3://nowhere")
 	c.must("bucket", "rm", "s3://train", "--yes")
 	c.has(c.must("bucket", "show", "s3://train"), "s3--train")
@@ -567,6 +567,7 @@ func (c *clouds) vanished() {
 	data := fill(10, 5000)
 	c.seed("vanishes", "k", data)
 	c.wantCat(data, "s3://vanishes/k")
+	c.wantColumn("yes", "s3://vanishes/k")
 	ctx := c.t.Context()
 	if _, err := c.direct.DeleteObject(ctx, &s3.DeleteObjectInput{Bucket: aws.String("vanishes"), Key: aws.String("k")}); err != nil {
 		c.t.Fatal(err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"reflect"
 	"slices"
 	"strings"
@@ -182,11 +183,7 @@ func TestRemoteMeter(t *testing.T) {
 	get, put := remoteKind{"s3", "get"}, remoteKind{"s3", "put"}
 	now := map[remoteKind]remoteCount{}
 	m := remoteMeter{counts: func() map[remoteKind]remoteCount {
-		c := map[remoteKind]remoteCount{}
-		for k, v := range now {
-			c[k] = v
-		}
-		return c
+		return maps.Clone(now)
 	}}
 	if got := m.performance(); got != nil {
 		t.Errorf("before the first second: %v", got)

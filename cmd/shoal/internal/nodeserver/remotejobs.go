@@ -26,7 +26,7 @@ func (j jobService) prepareRemotes(ctx context.Context, in *api.JobSpec, spec *j
 	}
 	if spec.Kind != job.KindCopy {
 		if from != nil {
-			_, err = bucketService{j.s}.use(ctx, from.Bucket)
+			_, err = bucketService(j).use(ctx, from.Bucket)
 		}
 		return err
 	}
@@ -37,7 +37,7 @@ func (j jobService) prepareRemotes(ctx context.Context, in *api.JobSpec, spec *j
 		if !in.All {
 			err = j.mustHaveSome(ctx, from.Bucket, spec)
 		} else {
-			_, err = bucketService{j.s}.use(ctx, from.Bucket)
+			_, err = bucketService(j).use(ctx, from.Bucket)
 		}
 		if err != nil {
 			return err
@@ -68,7 +68,7 @@ func (j jobService) mustHaveSome(ctx context.Context, name core.BucketName, spec
 	if err != nil {
 		return err
 	}
-	x, err := bucketService{j.s}.use(ctx, name)
+	x, err := bucketService(j).use(ctx, name)
 	if err != nil {
 		return err
 	}
@@ -125,7 +125,7 @@ func (s *server) countRemote(ctx context.Context, x core.Bucket, prefix string, 
 // prepareDestination takes the remote destination of a copy into use, or makes it
 // if that is asked for.
 func (j jobService) prepareDestination(ctx context.Context, name core.BucketName, create bool) error {
-	b := bucketService{j.s}
+	b := bucketService(j)
 	_, err := b.use(ctx, name)
 	if !errors.Is(err, core.ErrNoSuchBucket) {
 		return err
