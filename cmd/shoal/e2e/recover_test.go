@@ -239,7 +239,7 @@ func (c *cluster) lostNodeComesBack(dir string) {
 		return nil
 	})
 	_ = cmd.Process.Kill()
-	_ = <-ended // killed
+	<-ended // killed
 	if err != nil {
 		c.t.Errorf("n5 back: %v; it says %s; log:\n%s", err, last, log.Bytes()[max(0, log.Len()-4000):])
 	}
