@@ -1,0 +1,125 @@
+package e2e_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"testing"
+
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/shoalstore/shoal/plugins/api"
+	"github.com/shoalstore/shoal/plugins/cloudtest"
+)
+
+// TestRemoteJobs runs jobs over what is not present, against servers of others.
+func TestRemoteJobs(t *testing.T) {
+	c := startClouds(t, 3, "flat", "deep", "skewed", "dst")
+	const keys = 5000
+	for bucket, key := range map[string]func(i int) string{
+		"flat": func(i int) string { return fmt.Sprintf("img-%08d.jpg", i) },
+		"deep": func(i int) string { return fmt.Sprintf("data/train/class%03d/part%d/s-%06d", i%97, i/97%7, i) },
+		"skewed": func(i int) string {
+			if i < 260 {
+				return fmt.Sprintf("%c/%d", 'a'+i%26, i/26)
+			}
+			return fmt.Sprintf("m/big/%07d", i)
+		},
+	} {
+		data := []byte("0123456789")
+		g, ctx := errgroup.WithContext(t.Context())
+		g.SetLimit(16)
+		for i := range keys {
+			k := key(i)
+			g.Go(func() error {
+				_, err := c.direct.PutObject(ctx, &s3.PutObjectInput{Bucket: &bucket, Key: &k, Body: bytes.NewReader(data)})
+				return err
+			})
+		}
+		if err := g.Wait(); err != nil {
+			t.Fatal(err)
+		}
+		before := c.s3p.Counts()
+		j := c.job("start", "prefetch", "s3://"+bucket, "--dry-run", "--progress")
+		want := api.Amount{Objects: keys, Bytes: int64(keys * len(data))}
+		if j.Planned == nil || *j.Planned != want {
+			t.Errorf("%s: planned %+v, want %+v", bucket, j.Planned, want)
+		}
+		calls, most := c.s3p.Counts().Sub(before).Of(cloudtest.List).Requests, int64(keys/1000*11/10+16)
+		t.Logf("%s: %d calls list %d keys", bucket, calls, keys)
+		if calls > most {
+			t.Errorf("%s: %d calls, want %d at the most", bucket, calls, most)
+		}
+	}
+	c.copyBetween(t)
+}
+
+// job runs a command that starts a job and waits for it.
+func (c *cluster) job(args ...string) (j api.Job) {
+	c.t.Helper()
+	out := c.must(append(args, "--json")...)
+	if err := json.Unmarshal([]byte(out), &j); err != nil {
+		c.t.Fatalf("%v: %v in %s", args, err, out)
+	}
+	return j
+}
+
+// copyBetween copies from one cloud to another while a node is killed.
+func (c *clouds) copyBetween(t *testing.T) {
+	want := c.seedMany("dst", "from/", 600, 700)
+	c.gcsp.ResetCounts()
+	var g errgroup.Group
+	var j api.Job
+	g.Go(func() error {
+		out, err := c.shoal("n1", "cp", "s3://dst", "gs://dst", "--all", "--prefix", "from/", "--prepend", "to-", "--progress", "--json")
+		if err != nil {
+			return fmt.Errorf("%w: %s", err, out)
+		}
+		return json.Unmarshal([]byte(out), &j)
+	})
+	err := c.gcsp.Await(t.Context(), func(n cloudtest.Counts) bool { return n.Of(cloudtest.PutObject).Requests >= 100 })
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.kill("n3")
+	if err := g.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	puts := c.gcsp.Counts().Of(cloudtest.PutObject).Requests
+	if j.State != api.JobDone || j.Done.Objects != 600 || j.Planned == nil || j.Planned.Objects != 600 {
+		t.Errorf("got %+v", j)
+	}
+	t.Logf("600 objects by %d uploads, one node killed", puts)
+	if puts < 600 || puts > 600+100 {
+		t.Errorf("%d uploads of 600 objects", puts)
+	}
+	for key, data := range want {
+		got, err := c.atGCS(t.Context(), "dst", "to-"+key)
+		if err != nil || !bytes.Equal(got, data) {
+			t.Errorf("%s: %d bytes of %d, %v", key, len(got), len(data), err)
+		}
+	}
+}
+
+// atGCS reads an object from the GCS server, past cluster and proxy.
+func (c *clouds) atGCS(ctx context.Context, bucket, key string) ([]byte, error) {
+	u := c.gcsd.URL() + "/storage/v1/b/" + bucket + "/o/" + url.PathEscape(key) + "?alt=media"
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u, nil)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	if resp.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("%s: %s", key, resp.Status)
+	}
+	return io.ReadAll(resp.Body)
+}
