@@ -183,6 +183,12 @@ func TestEviction(t *testing.T) {
 			t.Errorf("usage %+v", u)
 		}
 	}
+	if h.Usage().Idle == 0 {
+		t.Error("nothing is idle")
+	}
+	if _, s := run(t, h, install(t, h, wasmetl.Spec{Name: "large", Memory: 128 << 20}, constant("large")), ""); s.only(t) != "large" {
+		t.Errorf("large: got %q", s.only(t))
+	}
 	if _, err := h.Install(t.Context(), wasmetl.Spec{Name: "x", Memory: 256 << 20}, identity()); !errors.Is(err, core.ErrInvalid) {
 		t.Errorf("more memory than the node has: %v", err)
 	}
