@@ -254,7 +254,7 @@ func TestRemoteColdReadAcrossWrite(t *testing.T) {
 		t.Run(what, func(t *testing.T) {
 			tc, f, b := startRemote(t, 3, 1)
 			n := tc.nodes[0]
-			was := remoteBytes(1, 3*fakeBlock)
+			was := remoteBytes(1, 2*fakeBlock) // which come at once
 			f.set("key", was)
 			gate := make(chan int, 1)
 			f.onGet = func(_ string, g core.RemoteGet, _ *core.RemoteObject, body []byte) io.ReadCloser {
