@@ -13,6 +13,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/tetratelabs/wazero"
@@ -112,15 +113,18 @@ func (c *compiler) child(ctx context.Context, dir string, metered []byte) error 
 	if ctx.Err() != nil {
 		return fmt.Errorf("compile: %w", context.Cause(ctx))
 	}
-	if state := cmd.ProcessState; state != nil && (tookAll(state, c.cpu) || outOfMemory(stderr.b)) {
+	if state := cmd.ProcessState; state != nil && (killed(state) || outOfMemory(stderr.b)) {
 		return fmt.Errorf("%w: limits are %v of CPU time and %d MiB; it had %v (split large functions, or build with less inlining)",
 			ErrCompileLimit, c.cpu, c.memory>>20, state.UserTime()+state.SystemTime())
 	}
 	return fmt.Errorf("the process that compiles transforms ended without an answer: %w%s", errors.Join(runErr, core.ErrUnavailable), lastLine(stderr.b))
 }
 
-func tookAll(state *os.ProcessState, cpu time.Duration) bool {
-	return state.UserTime()+state.SystemTime() >= cpu-cpu/10
+// killed says that the kernel ended the child: its CPU time was up, or the machine
+// had no memory for it. The times that it then tells may be below the limit.
+func killed(state *os.ProcessState) bool {
+	status, ok := state.Sys().(syscall.WaitStatus)
+	return ok && status.Signaled() && (status.Signal() == syscall.SIGKILL || status.Signal() == syscall.SIGXCPU)
 }
 
 func outOfMemory(stderr []byte) bool {
