@@ -26,6 +26,7 @@ func startJobs(t *testing.T, nodes int, with func(*engine.Options)) (*testCluste
 	tc, f, b := startRemoteOf(t, nodes, 1, hooks{node: with, made: func(n *engine.Node, b bus.Bus) {
 		jobs = append(jobs, job.New(job.Options{Node: n, KV: b.Jobs(), Clock: clock{time.Now()}, Log: slog.New(slog.DiscardHandler)}))
 	}})
+	f.clock = time.Now
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	for _, m := range jobs {
@@ -312,6 +313,27 @@ func TestRemoteCopySourceChanges(t *testing.T) {
 	errs, _, err := jobs[1].Errors(t.Context(), j.Spec.ID, "", 0)
 	if err != nil || len(errs) != 2 || errs[0].Key != "in/38" || errs[1].Key != "in/39" {
 		t.Errorf("got %v, %v", errs, err)
+	}
+}
+
+// TestRemoteCopyVerified: what is gone from the destination before the job has ended
+// is missed.
+func TestRemoteCopyVerified(t *testing.T) {
+	_, f, _, jobs := startJobs(t, 3, nil)
+	fill(f, 20, func(i int) string { return fmt.Sprintf("in/%02d", i) })
+	f.onCall = func(_ context.Context, op, prefix string) error {
+		if op == "list" && prefix == "out/" {
+			f.unset("out/in/07")
+		}
+		return nil
+	}
+	j, err := jobs[0].Start(t.Context(), job.Spec{Kind: job.KindCopy, From: "s3://remote", To: "s3://remote", Prefix: "in/", Prepend: "out/", All: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	j = finish(t, jobs[0], j.Spec.ID)
+	if j.Status.State != job.Failed || !strings.Contains(j.Status.Message, "wrote 20 objects, 19 of them") {
+		t.Errorf("got %+v", j.Status)
 	}
 }
 

@@ -38,7 +38,9 @@ type fakeRemote struct {
 	onPut func(key string) error
 
 	abilities core.RemoteAbilities
-	uploads   map[string]*fakeUpload
+	// clock, if not nil, says when objects are written.
+	clock   func() time.Time
+	uploads map[string]*fakeUpload
 }
 
 type fakeUpload struct {
@@ -85,6 +87,9 @@ func (f *fakeRemote) put(key string, data []byte, change ...func(*core.RemoteObj
 	o := core.RemoteObject{
 		Key: key, Size: int64(len(data)), Version: core.RemoteVersion(fmt.Sprint("v", f.last)), ETag: hex.EncodeToString(sum[:]),
 		Modified: time.Date(2020, 1, 2, 3, 4, f.last%60, 0, time.UTC), MD5: sum[:],
+	}
+	if f.clock != nil {
+		o.Modified = f.clock()
 	}
 	for _, c := range change {
 		c(&o)

@@ -360,15 +360,16 @@ func (m *Manager) verify(ctx context.Context, spec *Spec, p polled) error {
 			s.Message = fmt.Sprintf("%d objects failed; see `shoal show job %s --errors`", s.Books.Failed.Objects, spec.ID)
 		}
 		found, want := p.books.Planned.Objects, s.Books.Done.Objects
-		if spec.Kind == KindCopy && found != want && !toRemote(spec) {
+		others := toRemote(spec) && found > want // a remote does not say who wrote what
+		if spec.Kind == KindCopy && found != want && !others {
 			s.State = Failed
 			s.Message = fmt.Sprintf("the job wrote %d objects, %d of them are at the destination: the others were overwritten or deleted by somebody else, or are lost", want, found)
 		}
 	})
 }
 
-// toRemote says whether the job writes to a remote. What it has written there need
-// not be present.
+// toRemote says whether the job writes to a remote: then it is listed to see what the
+// job has written, which need not be present.
 func toRemote(s *Spec) bool {
 	u, err := core.ParseURI(s.To)
 	return err == nil && u.Bucket.Remote()

@@ -65,6 +65,7 @@ type item struct {
 	Name    []byte             `json:"key"` // Key, which need not be valid text
 	Size    int64              `json:"size"`
 	Version core.RemoteVersion `json:"version,omitempty"` // "" is any
+	other   bool               // the job is not about it, whatever its key
 }
 
 // batch are keys for one node to work on.
@@ -538,7 +539,7 @@ func (s *steps) listed(e *rangeEvent) {
 			break
 		}
 		keys = append(keys, it.Key)
-		if m.o.takes(it.Key) {
+		if !it.other && m.o.takes(it.Key) {
 			take = append(take, it)
 			p.books.Planned.one(it.Size)
 		}

@@ -36,16 +36,20 @@ const (
 	batchPause = 100 * time.Millisecond
 )
 
-// The tables of a job: of the phase in which it plans or runs.
+// The tables of a job: of the phase in which it plans, runs, or looks at what it has
+// written to a remote.
 const (
-	tableRun  = "run."
-	tablePlan = "plan."
+	tableRun    = "run."
+	tablePlan   = "plan."
+	tableVerify = "verify."
 )
 
 // tableOf is the table of ranges that a phase of a job works by, "" if it goes over
 // slots.
 func (s *Spec) tableOf(phase State) string {
 	switch {
+	case phase == Verifying && s.Kind == KindCopy && toRemote(s):
+		return tableVerify
 	case !s.listed():
 		return ""
 	case phase == Running:
@@ -170,19 +174,23 @@ func (r *run) cannotList(ctx context.Context, err error) error {
 
 func (r *run) newRangeRun(phase State, table string) (*rangeRun, error) {
 	n := r.m.o.Node
-	from := n.Map().Bucket(r.spec.FromID)
+	id, prefix, takes := r.spec.FromID, r.spec.Prefix, r.sel.takes
+	if phase == Verifying {
+		id, prefix, takes = r.spec.ToID, r.spec.Prepend, func(string) bool { return true }
+	}
+	from := n.Map().Bucket(id)
 	if from == nil {
-		return nil, fmt.Errorf("bucket %s: %w", r.spec.From, core.ErrNoSuchBucket)
+		return nil, fmt.Errorf("bucket %d of the job was removed: %w", id, core.ErrNoSuchBucket)
 	}
 	rr := &rangeRun{
 		r: r, table: table, slot: n.SlotOf(core.SystemBucket, r.spec.ID), sem: make(chan struct{}, r.workers()),
 		asks: map[uint64]chan rangeReply{}, failing: map[int]time.Time{},
 	}
 	o := rangeOptions{
-		self: n.ID(), boot: n.Boot(), page: pageSize, window: rangeWindow, batch: batchKeys, skip: len(r.spec.Prefix),
-		takes: r.sel.takes, countOnly: phase == Planning, owner: rr.owner,
+		self: n.ID(), boot: n.Boot(), page: pageSize, window: rangeWindow, batch: batchKeys, skip: len(prefix),
+		takes: takes, countOnly: phase != Running, owner: rr.owner,
 	}
-	if r.sel.keys != nil {
+	if r.sel.keys != nil && phase != Verifying {
 		rr.list, o.middle = r.sel.page, r.sel.middle
 	} else {
 		page, err := n.CanList(*from)
@@ -193,7 +201,7 @@ func (r *run) newRangeRun(phase State, table string) (*rangeRun, error) {
 			o.page = min(page, pageSize)
 		}
 		rr.list = func(ctx context.Context, after string, limit int) (rangeEvent, error) {
-			return rr.listRemote(ctx, *from, after, limit)
+			return rr.listRemote(ctx, *from, prefix, after, limit)
 		}
 	}
 	if phase == Running {
@@ -264,6 +272,14 @@ func (m *Manager) failed(ctx context.Context, id string, why error) error {
 	p := m.poll(ctx, id)
 	return m.update(ctx, id, func(s *Status) bool {
 		now := m.o.Clock.Now().UTC()
+		if s.State == Verifying {
+			// All is done and counted, but for looking at it once more.
+			s.State, s.Ended, s.Message = Done, &now, fmt.Sprintf("what was written could not be listed: %v", why)
+			if s.Books.Failed.Objects > 0 {
+				s.State = Failed
+			}
+			return true
+		}
 		s.State, s.Ended, s.Message, s.Books = Failed, &now, why.Error(), p.shown
 		return true
 	})
@@ -322,9 +338,13 @@ func (rr *rangeRun) write(rows []rangeWrite) (core.Version, error) {
 	return rr.r.m.o.Node.PutRows(rr.ctx, rr.slot, out)
 }
 
+// clocksDiffer is by how much the clock of a remote may be behind: with more than
+// that it would not take signed requests.
+const clocksDiffer = 15 * time.Minute
+
 // listRemote asks the remote for a page.
-func (rr *rangeRun) listRemote(ctx context.Context, b core.Bucket, after string, limit int) (rangeEvent, error) {
-	l, err := rr.r.m.o.Node.ListSource(ctx, b, core.RemoteListOptions{Prefix: rr.r.spec.Prefix, After: after, Max: limit})
+func (rr *rangeRun) listRemote(ctx context.Context, b core.Bucket, prefix, after string, limit int) (rangeEvent, error) {
+	l, err := rr.r.m.o.Node.ListSource(ctx, b, core.RemoteListOptions{Prefix: prefix, After: after, Max: limit})
 	if err != nil {
 		return rangeEvent{}, fmt.Errorf("listing %s behind %q: %w", b.Name, after, err)
 	}
@@ -332,6 +352,10 @@ func (rr *rangeRun) listRemote(ctx context.Context, b core.Bucket, after string,
 	for i := range l.Objects {
 		o := &l.Objects[i]
 		e.items[i] = item{Key: o.Key, Size: o.Size, Version: o.Version}
+		if rr.table == tableVerify {
+			// What is older than the job was not written by it.
+			e.items[i].other = !o.Modified.IsZero() && o.Modified.Before(rr.r.spec.Created.Add(-clocksDiffer))
+		}
 	}
 	return e, nil
 }
