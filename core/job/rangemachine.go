@@ -56,7 +56,7 @@ type rangeOptions struct {
 
 // rangeSabotage switches off single rules, to show that the simulation notices.
 type rangeSabotage struct {
-	noVersion, noCeiling, early, claimAlive, noBudget, keepOnConflict, countTwice, behind bool
+	noVersion, noCeiling, early, noBudget, keepOnConflict, countTwice, behind bool
 }
 
 // item is a key that was listed.
@@ -355,7 +355,7 @@ func (s *steps) loaded(e *rangeEvent) {
 		case r.Holder == m.o.self && r.Boot == m.o.boot && r.Lane == m.o.lane:
 			s.hold(*r) // given to this node, or let go of in doubt
 			return
-		case r.Holder == "" || !e.alive(r.Holder, r.Boot) || m.o.sabotage.claimAlive:
+		case r.Holder == "" || !e.alive(r.Holder, r.Boot):
 			row := r.keyRange
 			row.Holder, row.Boot, row.Lane = m.o.self, m.o.boot, m.o.lane
 			s.do(rangeAction{kind: actWrite, write: []rangeWrite{{row: row, version: r.version, blind: m.o.sabotage.noVersion}}}, pending{kind: opClaim, row: row})
