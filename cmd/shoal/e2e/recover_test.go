@@ -239,7 +239,9 @@ func (c *cluster) lostNodeComesBack(dir string) {
 		return nil
 	})
 	_ = cmd.Process.Kill()
-	<-ended // killed
+	if <-ended == nil {
+		c.t.Error("n5 ended well, though it was killed")
+	}
 	if err != nil {
 		c.t.Errorf("n5 back: %v; it says %s; log:\n%s", err, last, log.Bytes()[max(0, log.Len()-4000):])
 	}
