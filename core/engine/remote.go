@@ -56,7 +56,21 @@ type remotes struct {
 	sessions map[objectName][]*fetchSession
 	numbers  map[uint64]*fetchSession
 	last     uint64
+	// broken are sessions of late whose bytes were wrong, for readers who had
+	// some and have not heard so.
+	broken map[uint64]brokenSession
 }
+
+// brokenSession is what is kept of a session whose bytes were wrong.
+type brokenSession struct {
+	name objectName
+	err  error
+	at   core.Instant
+}
+
+// keepBroken is for how long readers of a broken session are told. One who has
+// been silent for so long was forgotten before.
+const keepBroken = 2 * silentReader
 
 // objectName is an object of a bucket.
 type objectName struct {
@@ -68,6 +82,7 @@ func newRemotes(n *Node) *remotes {
 	r := &remotes{
 		node: n, block: n.opt.RemoteBlock, calls: make(chan struct{}, maxFetchCalls), leaving: make(chan *fetchRequest, maxFetchCalls),
 		sessions: map[objectName][]*fetchSession{}, numbers: map[uint64]*fetchSession{},
+		broken: map[uint64]brokenSession{},
 	}
 	if r.block == 0 {
 		r.block = remoteBlock

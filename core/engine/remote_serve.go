@@ -33,6 +33,9 @@ func (n *Node) serveFetch(ctx context.Context, req []byte) ([]byte, error) {
 		return nil, nil
 	}
 	if s == nil {
+		if err := n.remotes.wrong(q); err != nil {
+			return appendErrorAnswer(q.session, nil, err), nil
+		}
 		var answer []byte
 		if s, answer, err = n.session(ctx, q); s == nil {
 			return answer, err

@@ -145,6 +145,42 @@ func (r *remotes) numbered(q *fetchRequest) *fetchSession {
 	return s
 }
 
+// wrong returns why the session that answered a reader before was broken off, if
+// its bytes were wrong: no other session may go on for the reader, as if they had
+// been right.
+func (r *remotes) wrong(q *fetchRequest) error {
+	if q.session == 0 {
+		return nil
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	name := objectName{q.bucket, q.key}
+	if b, ok := r.broken[q.session]; ok && b.name == name {
+		return b.err
+	}
+	s := r.numbers[q.session]
+	if s == nil || s.name != name {
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.drop {
+		return s.err
+	}
+	return nil
+}
+
+// remember keeps why a session was broken off; the caller holds r.mu.
+func (r *remotes) remember(s *fetchSession) {
+	now := r.node.clock.Boot()
+	for number, b := range r.broken {
+		if now.Sub(b.at) > keepBroken {
+			delete(r.broken, number)
+		}
+	}
+	r.broken[s.number] = brokenSession{s.name, s.err, now}
+}
+
 // suits says whether a request may be answered by the session. One that asks for
 // any version gets none from before a write.
 func (s *fetchSession) suits(q *fetchRequest) bool {
@@ -208,6 +244,9 @@ func (s *fetchSession) end() bool {
 		delete(s.r.sessions, s.name)
 	}
 	delete(s.r.numbers, s.number)
+	if s.drop {
+		s.r.remember(s)
+	}
 	s.r.count.Add(-1)
 	return true
 }
