@@ -103,6 +103,9 @@ func (g *gathering) run(ctx context.Context, race *kofn.Race) error {
 			return g.rebuild(missing)
 		}
 		if !g.launch(ctx, race) {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
 			return g.x.shards.Unreadable()
 		}
 		event, res, err := race.Next(ctx)

@@ -65,7 +65,7 @@ func First(ctx context.Context, wg *sync.WaitGroup, clock core.Clock, p Plan, f 
 			race.Go(callCtx, i, func(ctx context.Context) error { return f(ctx, i) })
 		}
 		if len(out.Won)+len(busy)+len(out.Late) < p.K {
-			return out, false, nil
+			return out, false, ctx.Err() // it may be what failed the last one
 		}
 		event, res, err := race.Next(ctx)
 		if err != nil {

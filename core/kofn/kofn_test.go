@@ -199,3 +199,19 @@ func TestDelay(t *testing.T) {
 		t.Errorf("after answers of 1ms: got %v, want %v", got, kofn.MinDelay)
 	}
 }
+
+// What ends because the caller's context did is not a verdict on the candidates.
+func TestCancelledWhileTheLastFails(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	_, ok, err := kofn.First(ctx, &wg, schemetest.Clock{}, kofn.Plan{K: 1, Order: []int{0}, Patience: kofn.Patience{Hedge: hedge, GiveUp: giveUp}},
+		func(ctx context.Context, _ int) error {
+			cancel()
+			<-ctx.Done()
+			return ctx.Err()
+		})
+	if ok || !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v, %v; want the context's error", ok, err)
+	}
+}
