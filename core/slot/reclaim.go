@@ -18,7 +18,7 @@ type Stray struct {
 
 // Strays lists the histories that [Node.Reclaim] would forget now, in order.
 func (n *Node) Strays() []Stray {
-	if n.effect == nil || n.effect != n.newest {
+	if n.effect == nil || n.effect != n.newest && !n.rules.NoReclaimCheck {
 		return nil
 	}
 	var out []Stray
