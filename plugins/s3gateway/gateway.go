@@ -90,6 +90,7 @@ type request struct {
 	auth       sigv4.Auth
 	bucket     core.Bucket
 	body       *sigv4.Body // once opened
+	raw        rawBody     // of body, for objects and parts
 	trailerErr error       // what was wrong with the body's trailer
 
 	// Memory that saves allocations.
@@ -111,6 +112,7 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	q.set("Server", "Shoal")
 	q.set("x-amz-request-id", q.requestID())
 	if err := q.serve(r.Context()); err != nil {
+		q.drain()
 		q.fail(r.Context(), err)
 	}
 	if q.body != nil {

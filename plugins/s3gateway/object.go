@@ -272,7 +272,10 @@ func partOf(info *core.ObjectInfo, part int) (start, length int64, err error) {
 
 // openBody opens the request's body for an object or part.
 func (q *request) openBody(o *core.PutOptions) error {
+	q.raw.ReadCloser = q.r.Body
+	q.r.Body = &q.raw
 	body, size, err := q.auth.Body(q.r)
+	q.r.Body = q.raw.ReadCloser // net/http looks at its type once all is done
 	if err != nil {
 		return err
 	}

@@ -181,6 +181,29 @@ func (e *endpoint) dial(t *testing.T, r *http.Request) (net.Conn, *bufio.Reader)
 	return c, bufio.NewReader(c)
 }
 
+// A client that is still sending what is refused gets its answer, which a reset
+// of the connection would take along.
+func TestRefusedWhileSending(t *testing.T) {
+	e := serve(t, nil, false)
+	b := e.bucket(t, "data")
+	const size, more = 1 << 20, 8 << 20 // more than the kernel would keep for a server that no longer reads
+	c, in := e.dial(t, e.request(t, "PUT", "/data/k", headers(
+		"Content-Encoding", "aws-chunked", "X-Amz-Decoded-Content-Length", fmt.Sprint(size),
+		"X-Amz-Trailer", "x-amz-checksum-crc32", "Content-Length", fmt.Sprint(size+more+len("900000\r\n")),
+	), "", sigv4.StreamingUnsignedTrailer))
+	if _, err := fmt.Fprintf(c, "%x\r\n%s", size+more, strings.Repeat("x", size+more)); err != nil {
+		t.Fatal(err)
+	}
+	resp, err := http.ReadResponse(in, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.Copy(io.Discard, resp.Body); err != nil || resp.StatusCode != 400 {
+		t.Errorf("got %d, %v", resp.StatusCode, err)
+	}
+	e.wantAbsent(t, b, "k")
+}
+
 // A client that waits for "100 Continue" gets its error instead of it.
 func TestExpectContinue(t *testing.T) {
 	e := serve(t, nil, false)
