@@ -685,6 +685,9 @@ func (c *clouds) lossAndRebalance() {
 	if err := g.Wait(); err != nil {
 		c.t.Fatal(err)
 	}
+	for key := range data {
+		c.wantColumn("yes", "s3://data/"+key)
+	}
 	ctx = c.t.Context()
 	all := func(what string) {
 		for key, want := range data {
