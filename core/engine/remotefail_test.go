@@ -41,11 +41,16 @@ func TestRemoteLostAnswer(t *testing.T) {
 }
 
 // TestRemoteWriterDies: whoever owns the slot next settles what the first owner
-// began, and the client gets one answer.
+// began, and the client gets one answer; also where the remote has had another
+// object all along, of which the cluster knew nothing.
 func TestRemoteWriterDies(t *testing.T) {
-	for _, landed := range []bool{true, false} {
-		t.Run(fmt.Sprint("landed=", landed), func(t *testing.T) {
+	for _, c := range []struct{ landed, cold bool }{{landed: true}, {}, {cold: true}} {
+		landed := c.landed
+		t.Run(fmt.Sprintf("%+v", c), func(t *testing.T) {
 			tc, f, b := startRemote(t, 3, 1, quick)
+			if c.cold {
+				f.set("key", []byte("cold"))
+			}
 			owner, other := tc.ownerOf(b, "key")
 			data := remoteBytes(1, 3*fakeBlock)
 			var first atomic.Bool

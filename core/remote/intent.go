@@ -44,6 +44,9 @@ type Intent struct {
 	// Attempts are requests that may have reached the remote, or yet may. They may
 	// be of earlier intents of the key.
 	Attempts []Attempt
+	// Perhaps: an attempt that is forgotten may have taken effect, and nobody will
+	// ever know.
+	Perhaps bool
 	// Unknown are fields of later versions.
 	Unknown []byte
 }
@@ -142,6 +145,7 @@ const (
 	tagSums
 	tagUpload
 	tagAttempts
+	tagPerhaps
 	tagEnd
 )
 
@@ -188,6 +192,9 @@ func AppendIntent(b []byte, in *Intent) []byte {
 			f = appendAttempt(f, &in.Attempts[i])
 		}
 		field(tagAttempts, f)
+	}
+	if in.Perhaps {
+		field(tagPerhaps, []byte{1})
 	}
 	return append(b, in.Unknown...)
 }
@@ -305,6 +312,8 @@ func (in *Intent) decodeField(tag uint64, f *decoder) {
 		}
 	case tagUpload:
 		in.Upload = string(f.rest())
+	case tagPerhaps:
+		in.Perhaps = f.byte() != 0
 	case tagAttempts:
 		in.Attempts = make([]Attempt, f.count(maxAttempts, 23))
 		for i := range in.Attempts {

@@ -37,6 +37,7 @@ func TestIntentRoundTrip(t *testing.T) {
 		"known to be absent":   {Operation: Remove, Before: Before{Known: true}},
 		"attempts only":        {Attempts: testIntent().Attempts},
 		"from a later version": {Operation: Remove, Unknown: unknown},
+		"in doubt":             {Operation: Remove, Perhaps: true},
 		"empty":                {},
 	} {
 		b := AppendIntent(nil, in)

@@ -49,7 +49,7 @@ type Options struct {
 
 // sabotage switches off single rules, to show that the simulation notices.
 type sabotage struct {
-	noCondition, noUntil, noHead, noExclusion, noAnnounce, noKept, noSureWait, noFetchCheck bool
+	noCondition, noUntil, noHead, noExclusion, noAnnounce, noKept, noSureWait, noFetchCheck, noGuess bool
 }
 
 // ActionKind says what a machine asks for.
@@ -176,19 +176,17 @@ type Machine struct {
 	headFirst bool
 	began     time.Time
 	failing   time.Time // since when nothing was answered; zero: the last request was
+	losing    time.Time // the same of requests that write; what was only put off does not count
 	pauses    int
 	notBefore time.Time
 	last      error // of the last request without an answer
 	overtaken int
-	// perhaps: an attempt which is through may have taken effect, and it will never
-	// be known.
-	perhaps  bool
-	cause    error // why nothing is attempted any more
-	blind    error // why the remote does not say what it has
-	upload   string
-	uploaded bool
-	expected Answer
-	abort    []string
+	cause     error // why nothing is attempted any more
+	blind     error // why the remote does not say what it has
+	upload    string
+	uploaded  bool
+	expected  Answer
+	abort     []string
 }
 
 // Start returns the machine of a new write. present is the key's intent, nil if it
@@ -366,8 +364,16 @@ func (m *Machine) learnBlind(now time.Time, err error) Action {
 func (m *Machine) learnWrite(now time.Time, a *Answer) Action {
 	t := m.track(m.asked.If)
 	k := kindOf(a.Err)
-	if k != unknown {
+	switch k {
+	case unknown:
+		if m.losing.IsZero() {
+			m.losing = now
+		}
+	case nothing:
 		t.open--
+	default:
+		t.open--
+		m.losing = time.Time{}
 	}
 	if k == failed && m.asked.If.IsZero() && (m.in.Operation != Remove || !errors.Is(a.Err, core.ErrNotFound)) {
 		k = refused // there was no condition
@@ -408,7 +414,7 @@ func (m *Machine) learnFailed(now time.Time, err error) Action {
 	if m.unsure() {
 		return Action{} // it may have been ourselves
 	}
-	if m.perhaps {
+	if m.in.Perhaps {
 		m.track(m.asked.If).open++ // so, too
 		return Action{}
 	}
@@ -463,8 +469,11 @@ func (m *Machine) decide(now time.Time) Action {
 	if !m.committed {
 		return m.first(now)
 	}
-	if !m.failing.IsZero() && now.Sub(m.failing) >= GiveUp {
+	switch {
+	case !m.failing.IsZero() && now.Sub(m.failing) >= GiveUp:
 		m.stop(fmt.Errorf("the remote has not answered for %v: %w: %w", GiveUp, core.ErrUnavailable, m.last))
+	case !m.losing.IsZero() && now.Sub(m.losing) >= GiveUp:
+		m.stop(fmt.Errorf("the remote has not answered any write for %v: %w: %w", GiveUp, core.ErrUnavailable, m.last))
 	}
 	if !m.unsure() {
 		switch {
@@ -589,11 +598,11 @@ func (m *Machine) resolve(now time.Time) Action {
 	case untouched && late && (m.careful() || m.cause != nil):
 		return again()
 	case untouched && m.ambiguous(&s) && (m.cause != nil || m.conditional() && (!s.exists || m.unconditioned())):
-		return m.drop(now, errors.New("the remote has what it had before, or again"))
+		return m.drop(now, m.why("the remote has what it had before, or again"))
 	case untouched:
 		if !late {
 			m.settleOwn()
-			m.perhaps = m.perhaps || m.ambiguous(&s)
+			m.in.Perhaps = m.in.Perhaps || m.ambiguous(&s)
 		}
 		m.base = s
 		if m.cause == nil {
@@ -602,8 +611,44 @@ func (m *Machine) resolve(now time.Time) Action {
 		return m.cancel(now, m.cause)
 	case late && m.unconditioned():
 		return again()
+	case m.cause == nil && m.guessed(&s):
+		if !late {
+			m.settleOwn()
+			m.in.Perhaps = true
+		}
+		m.base = s
+		return m.attempt(now)
 	}
-	return m.drop(now, errors.New("the remote has what neither was there before nor was written"))
+	return m.drop(now, m.why("the remote has what neither was there before nor was written"))
+}
+
+// why says what the remote has, and why nothing is attempted any more, if so.
+func (m *Machine) why(has string) error {
+	if m.cause == nil {
+		return errors.New(has)
+	}
+	return fmt.Errorf("%s: %w", has, m.cause)
+}
+
+// guessed says whether the attempts that presumed something else than the remote has
+// did so because nothing was known: then what it has was there all the time, if
+// nobody else has written, and a write without conditions goes on over it.
+func (m *Machine) guessed(s *state) bool {
+	if m.conditional() || m.o.sabotage.noGuess {
+		return false
+	}
+	b := &m.in.Before
+	for i := range m.tracks {
+		t := &m.tracks[i]
+		if !t.own || !t.unsure() {
+			continue
+		}
+		guess := !b.Known || t.If.Absent && b.Version != ""
+		if !guess && !meets(m.presumed(t), s) {
+			return false
+		}
+	}
+	return true
 }
 
 // ambiguous says whether an untouched state may as well be one that an attempt has
@@ -621,19 +666,20 @@ func (m *Machine) untouched(s *state) bool {
 		if !t.own || !t.unsure() {
 			continue
 		}
-		c := t.If
-		if c.IsZero() {
-			b := m.in.Before
-			if !b.Known {
-				return false
-			}
-			c = core.RemoteCondition{Absent: b.Version == "", Version: b.Version}
-		}
-		if !meets(c, s) {
+		c := m.presumed(t)
+		if c.IsZero() || !meets(c, s) {
 			return false
 		}
 	}
 	return true
+}
+
+// presumed is what an attempt takes the remote to have; zero if nothing was known.
+func (m *Machine) presumed(t *track) core.RemoteCondition {
+	if b := m.in.Before; t.If.IsZero() && b.Known {
+		return core.RemoteCondition{Absent: b.Version == "", Version: b.Version}
+	}
+	return t.If
 }
 
 // meets says whether a state meets a condition.
@@ -880,7 +926,7 @@ func (m *Machine) commit(now time.Time, o core.RemoteObject) Action {
 }
 
 func (m *Machine) cancel(now time.Time, err error) Action {
-	if m.perhaps {
+	if m.in.Perhaps {
 		return m.drop(now, err)
 	}
 	return Action{Kind: Cancel, Err: err, Now: m.base.before(), Left: m.left(now), Abort: m.uploads(false)}

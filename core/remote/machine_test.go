@@ -570,6 +570,109 @@ func TestMachine(t *testing.T) {
 			announce [x]
 			complete x -> ok v2
 			commit v2, aborts u1`},
+		{"the remote says what it has and answers no write", Intent{Operation: Write, Before: before}, Options{Abilities: full}, false, `
+			announce [x]
+			put x -> lost
+			wait 0
+			head -> has x
+			put x -> after 100s: lost
+			wait 0
+			head -> has x
+			announce [x]
+			put x -> after 100s: lost
+			wait 0
+			head -> has x
+			announce [x]
+			put x -> after 101s: lost
+			wait 0
+			head -> has x
+			cancel unavailable`},
+		{"put where nothing is known, lost, over what was there", Intent{Operation: Write}, Options{Abilities: full}, false, `
+			announce [absent]
+			put absent -> lost
+			wait 0
+			head -> has y
+			announce [absent] [y]
+			put y -> ok v2
+			commit v2, leaves 1`},
+		{"put where nothing is known, lost, over what somebody else changes", Intent{Operation: Write}, Options{Abilities: full}, false, `
+			announce [absent]
+			put absent -> lost
+			wait 0
+			head -> has y
+			announce [absent] [y]
+			put y -> 412
+			head -> has z
+			announce [absent] [z]
+			put z -> ok v2
+			commit v2, leaves 1`},
+		{"put where nothing is known, lost, and refused after that", Intent{Operation: Write}, Options{Abilities: full}, false, `
+			announce [absent]
+			put absent -> lost
+			wait 0
+			head -> has y
+			announce [absent] [y]
+			put y -> 403
+			head -> has y
+			drop, leaves 1`},
+		{"create where nothing is known, lost, and there is something else", Intent{Operation: Write, Conditions: absent}, Options{Abilities: full}, false, `
+			announce [absent]
+			put absent -> lost
+			wait 0
+			head -> has y
+			drop, leaves 1`},
+		{"a new owner, where nothing was known", Intent{Operation: Write, Attempts: attempt(core.RemoteCondition{Absent: true})}, Options{Abilities: full}, true, `
+			head -> has y
+			announce [absent] [y]
+			put y -> ok v2
+			commit v2, leaves 1`},
+		{"a new owner, long after, where nothing was known", Intent{Operation: Write, Attempts: old(core.RemoteCondition{Absent: true})}, Options{Abilities: full}, true, `
+			head -> has y
+			announce [y]
+			put y -> 403
+			drop`},
+		{"a new owner, where an earlier one was in doubt", Intent{Operation: Write, Perhaps: true, Before: before}, Options{Abilities: full}, true, `
+			announce [x]
+			put x -> 403
+			drop`},
+		{"a new owner, where it was learnt what there is", Intent{
+			Operation: Write, Before: before, Attempts: append(attempt(core.RemoteCondition{Absent: true}), attempt(core.RemoteCondition{Version: "x"})...),
+		}, Options{Abilities: full}, true, `
+			head -> has x
+			announce [absent] [x] [x]
+			put x -> ok v2
+			commit v2, leaves 2`},
+		{"a new owner, where it was learnt what there is, and somebody else wrote", Intent{
+			Operation: Write, Before: before, Attempts: append(attempt(core.RemoteCondition{Absent: true}), attempt(core.RemoteCondition{Version: "x"})...),
+		}, Options{Abilities: full}, true, `
+			head -> has y
+			drop, leaves 2`},
+		{"a new owner, where it was known that there is nothing", Intent{
+			Operation: Write, Before: Before{Known: true}, Attempts: attempt(core.RemoteCondition{Absent: true}),
+		}, Options{Abilities: full}, true, `
+			head -> has y
+			drop, leaves 1`},
+		{"a new owner, deletion of the unknown", Intent{Operation: Remove, Attempts: attempt(core.RemoteCondition{})}, Options{Abilities: full}, true, `
+			head -> has y
+			wait 60
+			head -> has y
+			announce [y]
+			delete y -> ok
+			commit`},
+		{"a new owner, deletion of the unknown without preconditions", Intent{Operation: Remove, Attempts: attempt(core.RemoteCondition{})}, Options{}, true, `
+			head -> has y
+			wait 60
+			head -> has y
+			announce []
+			delete -> ok
+			commit`},
+		{"a new owner, no preconditions, nothing known", Intent{Operation: Write, Attempts: attempt(core.RemoteCondition{})}, Options{}, true, `
+			head -> has y
+			wait 60
+			head -> has y
+			announce []
+			put -> ok v2
+			commit v2`},
 		{"a new owner, somebody else's object", Intent{Operation: Write, Before: before, Attempts: attempt(core.RemoteCondition{Version: "x"})}, Options{Abilities: full}, true, `
 			head -> has y
 			drop, leaves 1`},

@@ -114,6 +114,9 @@ func simulate(seed uint64, rules sabotage, trace func(string, ...any)) (map[stri
 	w.abil = core.RemoteAbilities{PutIf: w.IntN(4) > 0}
 	w.abil.DeleteIf = w.abil.PutIf && w.IntN(3) > 0
 	w.history = []past{{from: w.now}}
+	if w.IntN(2) == 0 {
+		w.somebodyElse() // what is there before anybody of the cluster knows
+	}
 	w.plan()
 	w.run(100_000)
 	w.calm, w.weather = true, ""
@@ -139,6 +142,9 @@ func (w *simulated) plan() {
 	}
 	for range w.IntN(12) {
 		w.after(at(), w.reader)
+	}
+	for range w.IntN(8) {
+		w.after(at(), w.evict)
 	}
 	for range w.IntN(4) {
 		w.after(at(), func() { w.takeOver(false) })
@@ -484,6 +490,7 @@ func (o *owner) write(m *Machine, do Action, next func(Answer)) {
 		case do.Kind == Drop, do.Outdated(w.record):
 			w.record = nil
 		}
+		w.lost(o, m, &do)
 		w.answer(o.call, do.Err)
 	})
 	switch {
@@ -503,6 +510,37 @@ func (w *simulated) answer(id string, err error) {
 			w.logf("answer to %s: %v", id, err)
 		}
 	}
+}
+
+// lost checks that a write without conditions is given up only if the remote does not
+// take it, or somebody else has written after the machine began or what it knew.
+func (w *simulated) lost(o *owner, m *Machine, do *Action) {
+	if do.Kind != Drop || !m.in.Conditions.IsZero() || m.cause != nil || m.blind != nil {
+		return
+	}
+	if errors.Is(do.Err, core.ErrUnavailable) || errors.Is(do.Err, core.ErrThrottled) || errors.Is(do.Err, core.ErrPermission) || errors.Is(do.Err, core.ErrNoSuchBucket) {
+		return // it did not take the next attempt
+	}
+	since := w.now
+	for _, c := range w.calls {
+		if c.id == o.call {
+			since = c.began
+		}
+	}
+	from, knew := since, m.in.Before
+	if knew.Known {
+		for _, h := range w.history {
+			if h.exists == (knew.Version != "") && h.Version == knew.Version {
+				from = h.from
+			}
+		}
+	}
+	for _, h := range w.history {
+		if h.by != o.call && h.from.After(from) {
+			return // also a late request of an earlier write
+		}
+	}
+	w.fail("%s, which has no condition, was given up although nobody else wrote: %v", o.call, do.Err)
 }
 
 // reader reads the key. What it had to fetch is kept, if nothing was written.
@@ -536,6 +574,19 @@ func (w *simulated) reader() {
 	})
 }
 
+// evict drops what is present, unless it is being written.
+func (w *simulated) evict() {
+	if w.record == nil || w.present().Pending() {
+		return
+	}
+	w.met["evicted"]++
+	w.record = nil
+	w.revision++ // who works on the key finds out and begins anew
+	if w.owner.machine != nil {
+		w.owner.stop()
+	}
+}
+
 func name(r core.RequestID) string { return strings.TrimRight(string(r[:]), "\x00") }
 
 // client asks for a write.
@@ -567,6 +618,12 @@ func (w *simulated) client(i int) {
 	w.logf("client: %s, operation %d, %+v, %v", c.id, in.Operation, in.Conditions, in.Record)
 	w.calls = append(w.calls, c)
 	w.waiting = append(w.waiting, c)
+	if w.IntN(8) == 0 {
+		w.after(w.few(5*time.Second), w.somebodyElse)
+	}
+	if w.IntN(8) == 0 {
+		w.after(w.few(5*time.Second), func() { w.takeOver(false) })
+	}
 	if w.owner.machine == nil || w.rules.noExclusion {
 		if w.rules.noExclusion {
 			w.owner.machine = nil
@@ -768,6 +825,7 @@ func TestSabotage(t *testing.T) {
 		{"keeping attempts", sabotage{noKept: true}},
 		{"keeping what was fetched only if nothing was written", sabotage{noFetchCheck: true}},
 		{"no second attempt of a careful write", sabotage{noSureWait: true}},
+		{"going on over what nobody knew of", sabotage{noGuess: true}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			const seeds = 3000
