@@ -83,7 +83,7 @@ sim: ## run N (100) seeds of the deterministic simulator, from SEED (1) on
 
 bench: ## measure, and compare with what is on record
 	$(call require,scripts/bench,the benchmark)
-	@$(tools) benchstat
+	@$(tools) benchstat versitygw fake-gcs-server
 	@$(MAKE) build
 	$(GO) run ./scripts/bench
 

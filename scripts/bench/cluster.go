@@ -24,14 +24,20 @@ type cluster struct {
 
 // startCluster starts nodes on free ports.
 func startCluster(ctx context.Context, shoal string, nodes, disks int) (*cluster, error) {
-	c := &cluster{shoal: shoal, name: fmt.Sprintf("bench-%d-%d", os.Getpid(), time.Now().Unix()%100000)}
-	if _, err := c.run(ctx, "dev", "up", "-d", "--nodes", strconv.Itoa(nodes), "--disks", strconv.Itoa(disks), "--name", c.name, "--base-port", "0"); err != nil {
+	return startClusterWith(ctx, shoal, nodes, disks, nil)
+}
+
+// startClusterWith starts nodes with an environment and flags of `shoal dev up`.
+func startClusterWith(ctx context.Context, shoal string, nodes, disks int, env []string, flags ...string) (*cluster, error) {
+	c := &cluster{shoal: shoal, name: fmt.Sprintf("bench-%d-%d", os.Getpid(), time.Now().Unix()%100000), env: append(os.Environ(), env...)}
+	args := []string{"dev", "up", "-d", "--nodes", strconv.Itoa(nodes), "--disks", strconv.Itoa(disks), "--name", c.name, "--base-port", "0"}
+	if _, err := c.run(ctx, append(args, flags...)...); err != nil {
 		return nil, errors.Join(err, c.stop(ctx))
 	}
 	for _, n := range c.status(ctx) {
 		c.endpoints = append(c.endpoints, n.URL)
 	}
-	c.env = append(os.Environ(), "SHOAL_ENDPOINT="+strings.Join(c.endpoints, ","), "SHOAL_ACCESS_KEY=shoaldev", "SHOAL_SECRET_KEY=shoaldev-secret")
+	c.env = append(c.env, "SHOAL_ENDPOINT="+strings.Join(c.endpoints, ","), "SHOAL_ACCESS_KEY=shoaldev", "SHOAL_SECRET_KEY=shoaldev-secret")
 	return c, nil
 }
 
@@ -122,13 +128,23 @@ func startBaseline(ctx context.Context) (endpoint string, stop func(), err error
 }
 
 // rss is a process's resident memory in bytes.
-func rss(pid int) int64 {
+func rss(pid int) int64 { return memoryOf(pid, "VmRSS:") }
+
+// peakRSS is the most that it was since resetPeak.
+func peakRSS(pid int) int64 { return memoryOf(pid, "VmHWM:") }
+
+// resetPeak begins anew; see proc(5), clear_refs.
+func resetPeak(pid int) error {
+	return os.WriteFile(filepath.Join("/proc", strconv.Itoa(pid), "clear_refs"), []byte("5"), 0o200)
+}
+
+func memoryOf(pid int, name string) int64 {
 	b, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "status"))
 	if err != nil {
 		return 0
 	}
 	for l := range strings.SplitSeq(string(b), "\n") {
-		if v, ok := strings.CutPrefix(l, "VmRSS:"); ok {
+		if v, ok := strings.CutPrefix(l, name); ok {
 			kb, _ := strconv.ParseInt(strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(v), "kB")), 10, 64)
 			return kb << 10
 		}

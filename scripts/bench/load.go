@@ -43,20 +43,31 @@ func (s *side) do(ctx context.Context, method, key string, body []byte) (int64, 
 
 // send sends one signed request; an answer that is not of success is an error.
 func (s *side) send(ctx context.Context, method, key string, body []byte) (*http.Response, error) {
-	endpoint := s.endpoints[int(s.next.Add(1))%len(s.endpoints)]
 	var rd io.Reader
 	if body != nil {
 		rd = bytes.NewReader(body)
 	}
-	r, err := http.NewRequestWithContext(ctx, method, endpoint+"/"+s.bucket+"/"+key, rd)
+	r, err := s.request(ctx, method, key, rd, int64(len(body)))
 	if err != nil {
 		return nil, err
 	}
-	r.ContentLength = int64(len(body))
-	creds := sigv4.Credentials{AccessKey: config.DevAccessKey, Secret: config.DevSecretKey}
-	if err := sigv4.Sign(r, creds, "us-east-1", "s3", "UNSIGNED-PAYLOAD", time.Now()); err != nil {
+	return s.answer(r)
+}
+
+// request makes a signed request, to the next endpoint.
+func (s *side) request(ctx context.Context, method, key string, body io.Reader, size int64) (*http.Request, error) {
+	endpoint := s.endpoints[int(s.next.Add(1))%len(s.endpoints)]
+	r, err := http.NewRequestWithContext(ctx, method, endpoint+"/"+s.bucket+"/"+key, body)
+	if err != nil {
 		return nil, err
 	}
+	r.ContentLength = size
+	creds := sigv4.Credentials{AccessKey: config.DevAccessKey, Secret: config.DevSecretKey}
+	return r, sigv4.Sign(r, creds, "us-east-1", "s3", "UNSIGNED-PAYLOAD", time.Now())
+}
+
+// answer sends a request; an answer that is not of success is an error.
+func (s *side) answer(r *http.Request) (*http.Response, error) {
 	resp, err := s.client.Do(r)
 	if err != nil {
 		return nil, err
@@ -64,7 +75,7 @@ func (s *side) send(ctx context.Context, method, key string, body []byte) (*http
 	if resp.StatusCode/100 != 2 {
 		why, _ := io.ReadAll(io.LimitReader(resp.Body, 1<<10))
 		_ = resp.Body.Close()
-		return nil, fmt.Errorf("%s %s of %s at %s: %s: %s", method, key, s.name, endpoint, resp.Status, why)
+		return nil, fmt.Errorf("%s of %s: %s: %s", r.Method+" "+r.URL.String(), s.name, resp.Status, why)
 	}
 	return resp, nil
 }

@@ -30,6 +30,7 @@ func main() {
 type options struct {
 	shoal, out, only, cells, baseline, dir string
 	rounds, kills, list, objects, large    int
+	remote                                 int
 	cell                                   time.Duration
 }
 
@@ -38,7 +39,7 @@ func run(ctx context.Context, args []string) int {
 	f := flag.NewFlagSet("bench", flag.ExitOnError)
 	f.StringVar(&o.shoal, "shoal", "bin/shoal", "the binary to measure")
 	f.StringVar(&o.out, "out", "docs/benchmarks.md", "where the report goes; - for stdout")
-	f.StringVar(&o.only, "only", "", "sections to run, comma-separated: node, cluster, copy, list, failover, memory, rebuild, resync, latency; empty for all")
+	f.StringVar(&o.only, "only", "", "sections to run, comma-separated: node, cluster, copy, list, failover, memory, rebuild, resync, latency, remote; empty for all")
 	f.StringVar(&o.cells, "cells", "", "loads of the sections node and cluster, comma-separated, such as \"PUT 1 KiB x 64,GET 1 MiB x 1\"; empty for all")
 	f.IntVar(&o.rounds, "rounds", 5, "turns of each pair")
 	f.DurationVar(&o.cell, "cell", 2*time.Second, "time of one turn")
@@ -46,6 +47,7 @@ func run(ctx context.Context, args []string) int {
 	f.IntVar(&o.list, "list", 100_000, "keys of the listing section")
 	f.IntVar(&o.objects, "objects", 300_000, "objects of the memory section")
 	f.IntVar(&o.large, "large", 128, "objects of 16 MiB of the rebuild section")
+	f.IntVar(&o.remote, "remote", 1024, "MiB of the largest object of the remote section")
 	f.StringVar(&o.baseline, "baseline", "", "serve the baseline at this address (used by bench itself)")
 	f.StringVar(&o.dir, "dir", "", "directory of the baseline")
 	if err := f.Parse(args); err != nil {
@@ -95,6 +97,7 @@ func (b *bench) all(ctx context.Context) error {
 		{"rebuild", b.rebuild},
 		{"resync", b.resync},
 		{"latency", b.latency},
+		{"remote", b.remote},
 	} {
 		if !b.wants(s.name) {
 			continue
