@@ -61,15 +61,30 @@ func (n *Node) RowsOf(ctx context.Context, s core.SlotID, key string) ([]core.Ro
 	return out, err
 }
 
+// RowsAfter returns rows of one key of the jobs', of all slots, in order of their
+// Sub and only those behind after: about as many as wanted. more says that there may
+// be others.
+func (n *Node) RowsAfter(ctx context.Context, key, after string, want int) (rows []core.Row, more bool, err error) {
+	scan := core.Scan{Bucket: core.SystemBucket, Space: core.SpaceCursor, Prefix: key, AfterKey: key, AfterSub: after, Before: key + "\x00"}
+	found, more, err := n.page(ctx, scan, want, false)
+	for i := range found {
+		rows = append(rows, found[i].Row)
+	}
+	return rows, more, err
+}
+
 // PutRows writes rows of one key as one entry, if each of them has its Version;
-// zero: if there is none. Otherwise it fails with core.ErrConflict. The values must
-// not be changed any more.
-func (n *Node) PutRows(ctx context.Context, s core.SlotID, rows []core.Row) (core.Version, error) {
+// zero: if there is none. Otherwise it fails with core.ErrConflict. Rows in also are
+// written with them, whatever there is. The values must not be changed any more.
+func (n *Node) PutRows(ctx context.Context, s core.SlotID, rows []core.Row, also ...core.Row) (core.Version, error) {
 	m := &mutation{slot: s}
 	m.need.Domains = 1
 	for i := range rows {
 		m.checks = append(m.checks, check{kind: checkVersion, row: rows[i].RowKey, version: rows[i].Version})
 		m.entry.Rows = append(m.entry.Rows, core.Row{RowKey: rows[i].RowKey, Value: rows[i].Value})
+	}
+	for i := range also {
+		m.entry.Rows = append(m.entry.Rows, core.Row{RowKey: also[i].RowKey, Value: also[i].Value})
 	}
 	out, err := n.write(ctx, m)
 	return out.version, err
@@ -86,7 +101,7 @@ func (n *Node) openListed(ctx context.Context, b *core.Bucket, key, listed strin
 			return nil, "the source was removed since it was listed", nil
 		case err != nil:
 			return nil, "", err
-		case !remote && ContentOf(&obj.Record) == listed, remote && (listed == "" || string(remoteVersion(&obj.Record)) == listed):
+		case !remote && (listed == "" || ContentOf(&obj.Record) == listed), remote && (listed == "" || string(remoteVersion(&obj.Record)) == listed):
 			return obj, "", nil
 		}
 		_ = obj.Body.Close()
@@ -98,6 +113,9 @@ func (n *Node) openListed(ctx context.Context, b *core.Bucket, key, listed strin
 	return nil, "the source was replaced since it was listed", nil
 }
 
+// PrefetchPresent is why an object is not fetched that need not be.
+const PrefetchPresent = "it is present"
+
 // Prefetch reads an object of a remote bucket, in the version that was listed, so
 // that it becomes present. It returns its size.
 func (n *Node) Prefetch(ctx context.Context, b core.Bucket, key, listed string) (CopyEnd, int64, string, error) {
@@ -106,7 +124,7 @@ func (n *Node) Prefetch(ctx context.Context, b core.Bucket, key, listed string) 
 		return 0, 0, "", err
 	}
 	if holdsVersion(have, listed) {
-		return CopySkipped, have.rec.Size, "it is present", nil
+		return CopySkipped, have.rec.Size, PrefetchPresent, nil
 	}
 	obj, why, err := n.openListed(ctx, &b, key, listed)
 	if err != nil || why != "" {

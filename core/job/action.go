@@ -32,8 +32,7 @@ const (
 )
 
 // count enters the result into the books.
-func (r result) count(c *cursor, key string, size int64) {
-	b := &c.Books
+func (r result) count(b *Books, size int64) {
 	switch r.end {
 	case endPlanned:
 		b.Planned.one(size)
@@ -48,10 +47,12 @@ func (r result) count(c *cursor, key string, size int64) {
 		b.Dropped.one(size)
 	}
 	b.Outputs = b.Outputs.Add(r.out)
-	if r.why.Message != "" && len(c.Errors) < errorsKept {
-		r.why.Key = key
-		c.Errors = append(c.Errors, r.why)
-	}
+}
+
+// note returns why a key was not done, false if there is nothing to say.
+func (r result) note(key string) (Error, bool) {
+	r.why.Key, r.why.Message = key, shortened(r.why.Message)
+	return r.why, r.why.Message != ""
 }
 
 // codeOf is the machine-readable kind of a failure.
@@ -169,19 +170,23 @@ func (r *run) evicter(m *core.Map) (action, error) {
 		return nil, fmt.Errorf("the bucket of the job was removed: %w", core.ErrNoSuchBucket)
 	}
 	return func(ctx context.Context, _ core.BucketID, f *core.Found, _ *core.Record) (result, error) {
-		const tries = 5
-		for i := 0; ; i++ {
-			_, err := r.m.o.Node.Evict(ctx, *b, f.Key, core.Version{}, r.spec.KeepMetadata)
-			switch {
-			case errors.Is(err, core.ErrNotFound):
-				return result{}, nil // somebody else dropped it
-			case !errors.Is(err, core.ErrConflict):
-				return result{}, err
-			case i == tries:
-				return result{end: endSkipped, why: Error{Code: "skipped", Message: "it is being written"}}, nil
-			}
-		}
+		return r.evictOne(ctx, b, f.Key)
 	}, nil
+}
+
+func (r *run) evictOne(ctx context.Context, b *core.Bucket, key string) (result, error) {
+	const tries = 5
+	for i := 0; ; i++ {
+		_, err := r.m.o.Node.Evict(ctx, *b, key, core.Version{}, r.spec.KeepMetadata)
+		switch {
+		case errors.Is(err, core.ErrNotFound):
+			return result{}, nil // somebody else dropped it
+		case !errors.Is(err, core.ErrConflict):
+			return result{}, err
+		case i == tries:
+			return result{end: endSkipped, why: Error{Code: codeSkipped, Message: "it is being written"}}, nil
+		}
+	}
 }
 
 // copyOne copies an object as a task says, which it completes, and returns how many
@@ -195,7 +200,7 @@ func (r *run) copyOne(ctx context.Context, t *engine.CopyTask) (result, int64, e
 	case err != nil:
 		return result{}, 0, err
 	case end == engine.CopySkipped:
-		return result{end: endSkipped, why: Error{Code: "skipped", Message: why}}, 0, nil
+		return result{end: endSkipped, why: Error{Code: codeSkipped, Message: why}}, 0, nil
 	}
 	return result{out: Amount{1, out.Size}}, out.Size, nil
 }

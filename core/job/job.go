@@ -58,6 +58,8 @@ type Spec struct {
 	ByteRate        int64         `json:"byte_rate,omitempty"`
 	ContinueOnError bool          `json:"cont_on_err,omitempty"`
 	Unavailable     time.Duration `json:"unavailable_timeout,omitempty"`
+	// RetryOf is the job whose failed objects this one is about, and nothing else.
+	RetryOf string `json:"retry_of,omitempty"`
 	// KeepMetadata, of evictions, keeps what is known of the objects.
 	KeepMetadata bool      `json:"keep_md,omitempty"`
 	Created      time.Time `json:"created"`
@@ -116,6 +118,9 @@ type Status struct {
 	Books   Books    `json:"books"`
 	Waiting []string `json:"waiting_for,omitempty"`
 	Message string   `json:"message,omitempty"`
+	// Errors are, of a job that ended in the middle of its work, those that were known
+	// then; the books of their keys may be in no row. See Manager.Errors.
+	Errors []Error `json:"errors,omitempty"`
 	// Stop asks the nodes to stop.
 	Stop bool `json:"stop,omitempty"`
 }

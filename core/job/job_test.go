@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/shoalstore/shoal/core"
 )
@@ -133,30 +134,52 @@ func TestCursor(t *testing.T) {
 	}
 }
 
-// TestBooks counts every kind of end once: what passed is what was counted, and
-// errors are named up to a bound.
+// TestBooks counts every kind of end once: what passed is what was counted.
 func TestBooks(t *testing.T) {
-	var c cursor
+	var c Books
 	for i, e := range []end{endDone, endSkipped, endFailed, endDropped} {
-		result{end: e, out: Amount{1, 5}}.count(&c, "k", int64(10+i))
+		result{end: e, out: Amount{1, 5}}.count(&c, int64(10+i))
 	}
 	want := Books{
 		Done: Amount{1, 10}, Skipped: Amount{1, 11}, Failed: Amount{1, 12}, Dropped: Amount{1, 13}, Outputs: Amount{4, 20},
 	}
-	if c.Books != want {
-		t.Errorf("got %+v, want %+v", c.Books, want)
+	if c != want {
+		t.Errorf("got %+v, want %+v", c, want)
 	}
-	if got := c.Books.passed(); got != (Amount{4, 46}) {
+	if got := c.passed(); got != (Amount{4, 46}) {
 		t.Errorf("passed: got %+v", got)
 	}
-	if sum := c.Books.Add(c.Books); sum.Outputs != (Amount{8, 40}) || sum.passed() != (Amount{8, 92}) {
+	if sum := c.Add(c); sum.Outputs != (Amount{8, 40}) || sum.passed() != (Amount{8, 92}) {
 		t.Errorf("twice: got %+v", sum)
 	}
-	for i := range 2 * errorsKept {
-		result{end: endFailed, why: Error{Message: "broken"}}.count(&c, fmt.Sprint("k", i), 1)
+}
+
+// TestNoted: every failure is noted, and of what is present already some are.
+func TestNoted(t *testing.T) {
+	var list []Error
+	for i := range 3 * errorsKept {
+		for _, r := range []result{
+			{end: endFailed, why: Error{Code: "internal", Message: strings.Repeat("ä", longestNote)}},
+			{end: endSkipped, why: Error{Code: codePresent, Message: "it is present"}},
+			{end: endDone},
+		} {
+			if e, ok := r.note(fmt.Sprint(r.end, "-", i)); ok {
+				list = noted(list, e)
+			}
+		}
 	}
-	if len(c.Errors) != errorsKept || c.Errors[0].Key != "k0" || c.Books.Failed.Objects != 1+2*errorsKept {
-		t.Errorf("got %d errors of %+v", len(c.Errors), c.Books.Failed)
+	count := map[bool]int{}
+	for _, e := range list {
+		count[e.failed()]++
+		if len(e.Message) > longestNote+4 || !utf8.ValidString(e.Message) {
+			t.Fatalf("message of %d bytes", len(e.Message))
+		}
+	}
+	if count[true] != 3*errorsKept || count[false] == 0 || count[false] > errorsKept {
+		t.Errorf("got %v", count)
+	}
+	if got := someErrors(list[:3], 5, list[3:]...); len(got) != 5 || got[4].Key != list[4].Key {
+		t.Errorf("got %d errors", len(got))
 	}
 }
 

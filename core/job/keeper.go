@@ -321,7 +321,7 @@ func (m *Manager) advanceRunning(ctx context.Context, spec *Spec, st *Status, p 
 	switch {
 	case p.books.Failed.Objects > 0 && !spec.ContinueOnError:
 		return m.move(ctx, spec.ID, st.State, func(s *Status) {
-			s.State, s.Ended, s.Books = Failed, &now, p.books
+			s.State, s.Ended, s.Books, s.Errors = Failed, &now, p.books, someErrors(nil, endErrors, p.errors...)
 			if s.Planned != nil {
 				s.Books.Planned = *s.Planned
 			}
@@ -469,85 +469,4 @@ func (m *Manager) prepareCopy(ctx context.Context, s *Spec) error {
 	}
 	s.ToID = to.ID
 	return nil
-}
-
-// Errors returns the failures and skips that a job has noted, in order of key,
-// those after a key only. Of a job that has ended they are read from the
-// cursors.
-func (m *Manager) Errors(ctx context.Context, id, after string, limit int) ([]Error, bool, error) {
-	if _, err := m.Get(ctx, id); err != nil {
-		return nil, false, err
-	}
-	all, err := m.notedErrors(ctx, id)
-	if err != nil {
-		return nil, false, err
-	}
-	slices.SortFunc(all, func(a, b Error) int {
-		switch {
-		case a.Key < b.Key:
-			return -1
-		case a.Key > b.Key:
-			return 1
-		}
-		return 0
-	})
-	k, _ := slices.BinarySearchFunc(all, after, func(e Error, after string) int {
-		if e.Key <= after && after != "" {
-			return -1
-		}
-		return 1
-	})
-	all = all[k:]
-	if limit > 0 && len(all) > limit {
-		return all[:limit], true, nil
-	}
-	return all, false, nil
-}
-
-// notedErrors reads what the job has noted, wherever that is.
-func (m *Manager) notedErrors(ctx context.Context, id string) ([]Error, error) {
-	spec, _, _, _, ok := m.snapshot(id)
-	if !ok || !spec.listed() {
-		return m.cursorErrors(ctx, id)
-	}
-	t, err := m.table(ctx, id, tableRun)
-	if err != nil {
-		return nil, err
-	}
-	var out []Error
-	for i := range t.ranges {
-		out = append(out, t.ranges[i].Errors...)
-	}
-	return out, nil
-}
-
-// cursorErrors reads what the cursors of all slots have noted.
-func (m *Manager) cursorErrors(ctx context.Context, id string) ([]Error, error) {
-	mp := m.o.Node.Map()
-	const together = 64
-	sem := make(chan struct{}, together)
-	var mu sync.Mutex
-	var out []Error
-	var failed error
-	var wg sync.WaitGroup
-	for s := range mp.Slots {
-		sem <- struct{}{}
-		wg.Go(func() {
-			defer func() { <-sem }()
-			row, err := m.o.Node.Row(ctx, core.SlotID(s), cursorKey(id))
-			if errors.Is(err, core.ErrNotFound) {
-				return
-			}
-			var c cursor
-			if err == nil {
-				err = json.Unmarshal(row.Value, &c)
-			}
-			mu.Lock()
-			defer mu.Unlock()
-			out = append(out, c.Errors...)
-			failed = errors.Join(failed, err)
-		})
-	}
-	wg.Wait()
-	return out, failed
 }

@@ -183,7 +183,12 @@ func (m *Manager) Start(ctx context.Context, s Spec) (Job, error) {
 	if err := m.prepare(ctx, &s); err != nil {
 		return Job{}, err
 	}
-	spec, err := json.Marshal(&s)
+	return m.begin(ctx, &s)
+}
+
+// begin writes down a job, from which on it runs.
+func (m *Manager) begin(ctx context.Context, s *Spec) (Job, error) {
+	spec, err := json.Marshal(s)
 	if err != nil {
 		return Job{}, fmt.Errorf("encode job: %w", err)
 	}
@@ -392,9 +397,11 @@ func (m *Manager) Stop(ctx context.Context, id string) (Job, error) {
 	if err != nil || j.Status.State.Ended() {
 		return j, err
 	}
+	p := m.poll(ctx, id)
 	err = m.update(ctx, id, func(st *Status) bool {
 		now := m.o.Clock.Now().UTC()
-		st.State, st.Ended, st.Books, st.Message = Stopped, &now, j.Status.Books, "stopped on request"
+		st.State, st.Ended, st.Message = Stopped, &now, "stopped on request"
+		st.Books, st.Errors = j.Status.Books.shown(p.shown, false), someErrors(nil, endErrors, p.errors...)
 		return true
 	})
 	if err != nil {

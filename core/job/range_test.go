@@ -103,6 +103,7 @@ func TestRangeSabotage(t *testing.T) {
 		"a range is kept after a conflict":        {keepOnConflict: true},
 		"pages are counted again":                 {countTwice: true},
 		"a range is cut behind its listing":       {behind: true},
+		"failures are counted, but not noted":     {noNotes: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			for seed := range uint64(60) {

@@ -3,7 +3,6 @@ package job
 import (
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/shoalstore/shoal/core"
@@ -56,7 +55,7 @@ type rangeOptions struct {
 
 // rangeSabotage switches off single rules, to show that the simulation notices.
 type rangeSabotage struct {
-	noVersion, noCeiling, early, noBudget, keepOnConflict, countTwice, behind bool
+	noVersion, noCeiling, early, noBudget, keepOnConflict, countTwice, behind, noNotes bool
 }
 
 // item is a key that was listed.
@@ -193,6 +192,7 @@ type rangeAction struct {
 type rangeWrite struct {
 	row     keyRange
 	budget  *rangeBudget // instead of row
+	notes   []Error      // of the keys that the row counts anew
 	version core.Version
 	blind   bool // sabotage: whatever the version
 }
@@ -435,17 +435,15 @@ func (s *steps) move() {
 	m, h := s.m, s.m.held
 	n := 0
 	row := h.keyRange
-	for n < len(h.pages) && (h.pages[n].left == 0 || m.o.sabotage.early) {
+	var notes []Error
+	for n < len(h.pages) && (h.pages[n].left == 0 || m.o.sabotage.early) && len(notes) < notesTogether {
 		p := h.pages[n]
 		row.Pos = p.until
 		row.Pages++
 		row.Keys += p.keys
 		row.Books = row.Books.Add(p.books)
-		for _, e := range p.errors {
-			if len(row.Errors) < errorsKept {
-				row.Errors = append(slices.Clip(row.Errors), e)
-			}
-		}
+		notes = append(notes, p.errors...)
+		row.Errors = someErrors(row.Errors, errorsKept, p.errors...)
 		row.Done = p.end
 		n++
 	}
@@ -454,7 +452,10 @@ func (s *steps) move() {
 	}
 	row.Left = m.left(h)
 	h.writing = true
-	w := rangeWrite{row: row, version: h.version, blind: m.o.sabotage.noVersion}
+	if m.o.sabotage.noNotes {
+		notes = nil
+	}
+	w := rangeWrite{row: row, notes: notes, version: h.version, blind: m.o.sabotage.noVersion}
 	s.do(rangeAction{kind: actWrite, write: []rangeWrite{w}}, pending{kind: opMove, held: h, row: row, moved: n})
 }
 
@@ -626,7 +627,9 @@ func (s *steps) answered(p *pending, e *rangeEvent) {
 		return
 	}
 	page.books = page.books.Add(e.books)
-	page.errors = append(page.errors, e.errors...)
+	for _, err := range e.errors {
+		page.errors = noted(page.errors, err)
+	}
 }
 
 // asked notes that a node asks for a part of the range.
@@ -790,6 +793,7 @@ func (m *rangeMachine) live() (r rowOfRange, listed, ok bool) {
 	r = h.rowOfRange
 	for _, p := range h.pages {
 		r.Books = r.Books.Add(p.books)
+		r.Errors = someErrors(r.Errors, endErrors, p.errors...)
 	}
 	return r, h.listed, true
 }

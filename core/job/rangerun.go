@@ -60,8 +60,12 @@ func (s *Spec) tableOf(phase State) string {
 	return ""
 }
 
-// listed says whether the job is about what a remote lists, present or not.
+// listed says whether the job goes over a list: of a remote, which may have what is
+// not present, or of what failed before.
 func (s *Spec) listed() bool {
+	if s.RetryOf != "" {
+		return true
+	}
 	u, err := core.ParseURI(s.From)
 	return err == nil && u.Bucket.Remote() && (s.Kind == KindPrefetch || s.Kind == KindCopy && s.All)
 }
@@ -117,6 +121,8 @@ type batchRequest struct {
 type batchReply struct {
 	Books  Books   `json:"books"`
 	Errors []Error `json:"errors,omitempty"`
+	// Failed are the keys of the errors, which need not be valid text.
+	Failed [][]byte `json:"failed,omitempty"`
 }
 
 // ranges does the node's part in a phase over ranges, until all of them are
@@ -190,9 +196,12 @@ func (r *run) newRangeRun(phase State, table string) (*rangeRun, error) {
 		self: n.ID(), boot: n.Boot(), page: pageSize, window: rangeWindow, batch: batchKeys, skip: len(prefix),
 		takes: takes, countOnly: phase != Running, owner: rr.owner,
 	}
-	if r.sel.keys != nil && phase != Verifying {
+	switch {
+	case phase != Verifying && r.spec.RetryOf != "":
+		rr.list, o.takes, o.skip = r.listFailed, func(string) bool { return true }, 0
+	case phase != Verifying && r.sel.keys != nil:
 		rr.list, o.middle = r.sel.page, r.sel.middle
-	} else {
+	default:
 		page, err := n.CanList(*from)
 		if err != nil {
 			return nil, err
@@ -280,7 +289,7 @@ func (m *Manager) failed(ctx context.Context, id string, why error) error {
 			}
 			return true
 		}
-		s.State, s.Ended, s.Message, s.Books = Failed, &now, why.Error(), p.shown
+		s.State, s.Ended, s.Message, s.Books, s.Errors = Failed, &now, why.Error(), p.shown, someErrors(nil, endErrors, p.errors...)
 		return true
 	})
 }
@@ -320,8 +329,16 @@ func (m *Manager) table(ctx context.Context, id, table string) (*rangeTable, err
 
 func (rr *rangeRun) write(rows []rangeWrite) (core.Version, error) {
 	out := make([]core.Row, len(rows))
+	var notes []core.Row
 	for i := range rows {
 		w := &rows[i]
+		if len(w.notes) > 0 {
+			more, err := noteRows(rr.r.spec.ID, w.notes)
+			if err != nil {
+				return core.Version{}, err
+			}
+			notes = append(notes, more...)
+		}
 		row := core.Row{RowKey: rangeKey(rr.r.spec.ID, rr.table, w.row.After), Version: w.version}
 		var err error
 		if w.budget != nil {
@@ -335,7 +352,7 @@ func (rr *rangeRun) write(rows []rangeWrite) (core.Version, error) {
 		}
 		out[i] = row
 	}
-	return rr.r.m.o.Node.PutRows(rr.ctx, rr.slot, out)
+	return rr.r.m.o.Node.PutRows(rr.ctx, rr.slot, out, notes...)
 }
 
 // clocksDiffer is by how much the clock of a remote may be behind: with more than
@@ -403,6 +420,11 @@ func (rr *rangeRun) call(b *batch) (reply batchReply, err error) {
 	resp, err := rr.r.m.callAlive(rr.ctx, b.node, MethodBatch, req)
 	if err == nil {
 		err = json.Unmarshal(resp, &reply)
+	}
+	for i := range reply.Errors {
+		if i < len(reply.Failed) {
+			reply.Errors[i].Key = string(reply.Failed[i])
+		}
 	}
 	return reply, err
 }
@@ -537,7 +559,7 @@ func (m *Manager) serveBatch(ctx context.Context, _ core.NodeID, req []byte) ([]
 // allow.
 func (rr *rangeRun) workOn(ctx context.Context, items []item) (batchReply, error) {
 	var mu sync.Mutex
-	var c cursor
+	var out batchReply
 	var failed error
 	var wg sync.WaitGroup
 	for i := range items {
@@ -559,11 +581,15 @@ func (rr *rangeRun) workOn(ctx context.Context, items []item) (batchReply, error
 				failed = err
 				return
 			}
-			res.count(&c, it.Key, size)
+			res.count(&out.Books, size)
+			if e, ok := res.note(it.Key); ok {
+				out.Errors = append(out.Errors, e)
+				out.Failed = append(out.Failed, []byte(it.Key))
+			}
 		})
 	}
 	wg.Wait()
-	return batchReply{c.Books, c.Errors}, errors.Join(ctx.Err(), failed)
+	return out, errors.Join(ctx.Err(), failed)
 }
 
 // one works on one key until it has an end that counts.

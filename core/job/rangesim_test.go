@@ -59,6 +59,7 @@ type rangeSim struct {
 	ends time.Duration
 
 	rows      map[string]simRow // by name, the budget under "/budget"
+	notes     map[string]int    // of failed keys, and how often each was counted
 	version   uint64
 	stable    map[string]bool
 	here      []string // the source now, sorted
@@ -111,7 +112,7 @@ func (q *simQueue) Pop() any {
 func newRangeSim(t testing.TB, seed uint64, o simOptions) *rangeSim {
 	s := &rangeSim{
 		t: t, o: o, rng: rand.New(rand.NewPCG(seed, 1)), rows: map[string]simRow{}, stable: map[string]bool{},
-		gone: map[string]bool{}, worked: map[string]int{},
+		gone: map[string]bool{}, worked: map[string]int{}, notes: map[string]int{},
 	}
 	if s.o.takes == nil {
 		s.o.takes = func(string) bool { return true }
@@ -307,6 +308,9 @@ func (s *rangeSim) put(rows []rangeWrite) (core.Version, error) {
 			s.rows[name(w)] = simRow{budget: *w.budget, version: v}
 			continue
 		}
+		for _, e := range w.notes {
+			s.notes[e.Key]++
+		}
 		if old, ok := s.rows[name(w)]; ok && w.row.Pos < old.row.Pos {
 			s.broken("range %q went back from %q to %q", w.row.After, old.row.Pos, w.row.Pos)
 		}
@@ -371,6 +375,13 @@ func (s *rangeSim) list(a rangeAction, answer func(time.Duration, rangeEvent)) {
 	})
 }
 
+// breaks says whether the work on a key fails.
+func (s *rangeSim) breaks(key string) bool {
+	h := fnv.New32a()
+	_, _ = h.Write([]byte("breaks" + key))
+	return h.Sum32()%50 == 0
+}
+
 // work has a node work on keys.
 func (s *rangeSim) work(a rangeAction, answer func(time.Duration, rangeEvent)) {
 	var n *simNode
@@ -392,15 +403,21 @@ func (s *rangeSim) work(a rangeAction, answer func(time.Duration, rangeEvent)) {
 			return
 		}
 		var b Books
+		var errs []Error
 		for _, it := range a.batch.items {
 			s.worked[it.Key]++
+			if s.breaks(it.Key) {
+				b.Failed.one(it.Size)
+				errs = append(errs, Error{Key: it.Key, Code: "internal"})
+				continue
+			}
 			b.Done.one(it.Size)
 		}
 		if lost {
 			answer(s.upTo(time.Second), rangeEvent{kind: evAnswered, err: core.ErrUnavailable})
 			return
 		}
-		answer(0, rangeEvent{kind: evAnswered, books: b})
+		answer(0, rangeEvent{kind: evAnswered, books: b, errors: errs})
 	})
 }
 
@@ -540,7 +557,7 @@ func (s *rangeSim) describe() string {
 
 // judge says whether every key that was always there was counted once.
 func (s *rangeSim) judge() error {
-	var want, planned, done Amount
+	var want, planned, done, failed Amount
 	for k := range maps.Keys(s.stable) {
 		if !s.o.takes(k) {
 			continue
@@ -549,9 +566,12 @@ func (s *rangeSim) judge() error {
 		if !s.o.countOnly && s.worked[k] == 0 {
 			return fmt.Errorf("%q was never worked on", k)
 		}
+		if n := s.notes[k]; !s.o.countOnly && n > 0 != s.breaks(k) || n > 1 {
+			return fmt.Errorf("%q is noted %d times as failed", k, n)
+		}
 	}
 	for _, r := range s.table().ranges {
-		planned, done = planned.Add(r.Books.Planned), done.Add(r.Books.Done)
+		planned, done, failed = planned.Add(r.Books.Planned), done.Add(r.Books.Done), failed.Add(r.Books.Failed)
 	}
 	volatile := int64(len(s.o.keys) - len(s.stable))
 	check := func(what string, a Amount) error {
@@ -566,8 +586,8 @@ func (s *rangeSim) judge() error {
 	if s.o.countOnly {
 		return nil
 	}
-	if planned != done {
-		return fmt.Errorf("planned %+v, done %+v", planned, done)
+	if planned != done.Add(failed) || failed.Objects != int64(len(s.notes)) {
+		return fmt.Errorf("planned %+v, done %+v, failed %+v, %d noted", planned, done, failed, len(s.notes))
 	}
-	return check("done", done)
+	return check("done and failed", done.Add(failed))
 }

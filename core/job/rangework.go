@@ -20,6 +20,11 @@ func (r *run) listedAction(m *core.Map) (listedAction, error) {
 		return nil, fmt.Errorf("bucket %s: %w", r.spec.From, core.ErrNoSuchBucket)
 	}
 	switch r.spec.Kind {
+	case KindEvict:
+		return func(ctx context.Context, it *item) (result, int64, error) {
+			res, err := r.evictOne(ctx, from, it.Key)
+			return res, 0, err
+		}, nil
 	case KindPrefetch:
 		return r.checked(r.prefetch(*from)), nil
 	case KindCopy:
@@ -51,7 +56,11 @@ func (r *run) prefetch(from core.Bucket) listedAction {
 		if err != nil || end != engine.CopySkipped {
 			return result{}, size, err
 		}
-		return result{end: endSkipped, why: Error{Code: "skipped", Message: why}}, size, nil
+		code := codeSkipped
+		if why == engine.PrefetchPresent {
+			code = codePresent
+		}
+		return result{end: endSkipped, why: Error{Code: code, Message: why}}, size, nil
 	}
 }
 

@@ -20,7 +20,6 @@ const (
 	flushEvery     = 2 * time.Second
 	followEvery    = 200 * time.Millisecond // while slots are being taken over
 	defaultWorkers = 4                      // for each disk
-	errorsKept     = 20
 )
 
 // run is this node's share of a job.
@@ -48,6 +47,7 @@ type progress struct {
 	loaded  bool
 	dirty   bool
 	flushed time.Time
+	notes   []Error // that are to be written with the cursor
 }
 
 // cursor is the record that a job keeps in a slot: everything up to the
@@ -494,7 +494,11 @@ func (p *pass) one(ctx context.Context, b core.BucketID, pr *progress, f *core.F
 	}
 	p.r.mu.Lock()
 	defer p.r.mu.Unlock()
-	res.count(&pr.cursor, f.Key, rec.Size)
+	res.count(&pr.cursor.Books, rec.Size)
+	if e, ok := res.note(f.Key); ok {
+		pr.notes = noted(pr.notes, e)
+		pr.cursor.Errors = someErrors(pr.cursor.Errors, errorsKept, e)
+	}
 	return nil
 }
 
@@ -581,7 +585,7 @@ func (p *pass) flush(ctx context.Context, all bool) error {
 	var due []item
 	p.r.mu.Lock()
 	for s, held := range p.held {
-		if pr := p.r.slots[s]; pr != nil && pr == held && pr.dirty && (all || now.Sub(pr.flushed) > flushEvery) {
+		if pr := p.r.slots[s]; pr != nil && pr == held && pr.dirty && (all || now.Sub(pr.flushed) > flushEvery || len(pr.notes) >= notesTogether) {
 			due = append(due, item{s, pr})
 		}
 	}
@@ -604,11 +608,16 @@ func (p *pass) flush(ctx context.Context, all bool) error {
 func (p *pass) write(ctx context.Context, s core.SlotID, pr *progress) {
 	p.r.mu.Lock()
 	value, err := json.Marshal(pr.cursor)
-	version := pr.version
-	pr.dirty, pr.flushed = false, p.r.m.o.Clock.Now()
+	version, notes := pr.version, pr.notes
+	pr.dirty, pr.flushed, pr.notes = false, p.r.m.o.Clock.Now(), nil
 	p.r.mu.Unlock()
+	var also []core.Row
 	if err == nil {
-		version, err = p.r.m.o.Node.PutRow(ctx, s, cursorKey(p.r.spec.ID), value, version)
+		also, err = noteRows(p.r.spec.ID, notes)
+	}
+	if err == nil {
+		row := core.Row{RowKey: cursorKey(p.r.spec.ID), Version: version, Value: value}
+		version, err = p.r.m.o.Node.PutRows(ctx, s, []core.Row{row}, also...)
 	}
 	p.r.mu.Lock()
 	defer p.r.mu.Unlock()
