@@ -28,7 +28,7 @@ One program, ` + "`shoal`" + `, is the server and the client. This page lists th
 
 **Where the cluster is.** ` + "`--endpoint` or `SHOAL_ENDPOINT`" + ` name one or more nodes, with commas; the client goes on to the next when one dies, in the middle of a transfer or of a job's progress too. Without them it takes the development cluster "dev", or http://127.0.0.1:7070. ` + "`SHOAL_ACCESS_KEY` and `SHOAL_SECRET_KEY`" + ` are the keys (for a cluster on this machine the development keys, if unset), ` + "`SHOAL_REGION`" + ` the region if it is not us-east-1.
 
-**Names.** ` + "`shoal://bucket/key`, `s3://bucket/key`, `gs://bucket/key`" + `; no scheme means ` + "`shoal://`" + `. A plain path is a file here.
+**Names.** ` + "`shoal://bucket/key`, `s3://bucket/key`, `gs://bucket/key`" + `; no scheme means ` + "`shoal://`" + `. A plain path is a file here, ` + "`file:///path`" + ` one of the servers (` + "`backends.file.roots`" + ` in their configuration): ` + "`file://ROOT/...`" + ` is the same.
 
 **Values.** Durations are ` + "`3` (seconds) or `3s`, `1m30s`" + `; sizes ` + "`65536`, `64KiB`, `10MB`" + `.
 

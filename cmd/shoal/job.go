@@ -21,8 +21,10 @@ func newCpCommand(o *options) *cobra.Command {
 		Short: "Copy a bucket by a job, or an object, or a file",
 		Long: `Two buckets: a job of the cluster copies the objects; Ctrl-C leaves it running. A shoal:// destination that
 does not exist is created with the source's properties. Two objects: copied within the cluster. A side that is
-written as a path (/x, ./x, -) is a file here: as "shoal put" and "shoal get".`,
+written as a path (/x, ./x, -) is a file here: as "shoal put" and "shoal get". file:///path is a file or directory of
+the servers, within a root of their configuration; the names of what is copied begin at the root.`,
 		Example: `  shoal cp s3://src gs://dst --progress --refresh 3 --all
+  shoal cp file:///data/set gs://dst --all
   shoal cp shoal://train shoal://sample --template 'shard-{000..009}.tar'
   shoal cp shoal://train/a.tar shoal://archive/
   shoal cp ./a.tar shoal://train/`,
@@ -42,7 +44,10 @@ written as a path (/x, ./x, -) is a file here: as "shoal put" and "shoal get".`,
 		if err != nil {
 			return err
 		}
-		if from.Key == "" {
+		if from.Key == "" || isDirectory(from) {
+			if err := j.directories(from, &to); err != nil {
+				return err
+			}
 			return j.runPair(ctx, c, cmd, "copy-bck", from, to)
 		}
 		if to.Key, err = destinationKey(from.Key, to.Key); err != nil {

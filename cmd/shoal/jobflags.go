@@ -156,6 +156,25 @@ func twoURIs(args []string) (from, to core.URI, err error) {
 	return from, to, err
 }
 
+// isDirectory says whether a URI is of a directory of the servers'; see
+// resolveFiles.
+func isDirectory(u core.URI) bool {
+	return u.Bucket.Provider == core.File && strings.HasSuffix(u.Key, "/")
+}
+
+// directories has a job take only what is in a directory of the servers', if from is
+// one, and put what it writes into another one.
+func (j *jobFlags) directories(from core.URI, to *core.URI) error {
+	j.jobSpec.Prefix = from.Key + j.jobSpec.Prefix
+	if to.Bucket.Provider == core.File && to.Key != "" {
+		if j.jobSpec.Prepend != "" {
+			return usagef("%s: a directory and --prepend; want one of them", to)
+		}
+		j.jobSpec.Prepend, to.Key = strings.TrimSuffix(to.Key, "/")+"/", ""
+	}
+	return nil
+}
+
 // runPair runs a job of two buckets.
 func (j *jobFlags) runPair(ctx context.Context, c *client.Client, cmd *cobra.Command, kind string, from, to core.URI) error {
 	if to.Key != "" {

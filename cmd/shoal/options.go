@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -166,8 +167,28 @@ func (o *options) withClient(f func(ctx context.Context, c *client.Client, args 
 			return err
 		}
 		defer c.Close()
+		if args, err = resolveFiles(cmd.Context(), c, args); err != nil {
+			return err
+		}
 		return f(cmd.Context(), c, args)
 	}
+}
+
+// resolveFiles replaces what names directories and files of the servers by their
+// paths: only the servers know below which of their roots these are.
+func resolveFiles(ctx context.Context, c *client.Client, args []string) ([]string, error) {
+	out := slices.Clone(args)
+	for i, a := range args {
+		if !strings.HasPrefix(a, "file:///") {
+			continue
+		}
+		u, err := c.Resolve(ctx, a)
+		if err != nil {
+			return nil, err
+		}
+		out[i] = u.String()
+	}
+	return out, nil
 }
 
 // limited is ctx under --timeout.

@@ -112,6 +112,13 @@ type SetBucket struct {
 	Alias string `json:"alias,omitempty"`
 }
 
+// Resolved is a URI as the servers understand it: of file:///path, a directory or
+// file of theirs, the root and what is below it, which ends in "/" if it is a
+// directory.
+type Resolved struct {
+	URI string `json:"uri"`
+}
+
 // Presence selects objects by where they are.
 type Presence string
 

@@ -23,6 +23,7 @@ const (
 	DisksPath       = Prefix + "/disks"
 	MapPath         = Prefix + "/map"
 	BucketsPath     = Prefix + "/buckets"
+	ResolvePath     = BucketsPath + "/resolve"
 	JobsPath        = Prefix + "/jobs"
 	JobKindsPath    = Prefix + "/jobs/kinds"
 	PerformancePath = Prefix + "/performance"

@@ -37,6 +37,7 @@ type clouds struct {
 	s3d, gcsd *cloudtest.Server
 	s3p, gcsp *cloudtest.Proxy
 	direct    *s3.Client // to the S3 server, past the proxy
+	files     string     // the servers' directory that is the root "data"
 }
 
 // startClouds starts all of it. The accounts bad, away and dead of S3 have a
@@ -44,8 +45,9 @@ type clouds struct {
 func startClouds(t *testing.T, nodes int, buckets ...string) *clouds {
 	t.Helper()
 	c := &clouds{
-		s3d:  cloudtest.Serve(t, cloudtest.Options{Kind: cloudtest.S3, Buckets: buckets}),
-		gcsd: cloudtest.Serve(t, cloudtest.Options{Kind: cloudtest.GCS, Memory: true, Buckets: buckets}),
+		files: t.TempDir(),
+		s3d:   cloudtest.Serve(t, cloudtest.Options{Kind: cloudtest.S3, Buckets: buckets}),
+		gcsd:  cloudtest.Serve(t, cloudtest.Options{Kind: cloudtest.GCS, Memory: true, Buckets: buckets}),
 	}
 	c.s3p, c.gcsp = cloudtest.ServeProxy(t, c.s3d), cloudtest.ServeProxy(t, c.gcsd)
 	c.direct = oneshot.New(oneshot.Options{URL: c.s3d.URL(), AccessKey: c.s3d.AccessKey(), Secret: c.s3d.Secret(), Timeout: 30 * time.Second})
@@ -63,6 +65,7 @@ func startClouds(t *testing.T, nodes int, buckets ...string) *clouds {
 		account("AWAY", "PATH_STYLE", "true"), account("AWAY", "REGION", "eu-west-1"),
 		account("DEAD", "ENDPOINT", "http://"+freeAddr(t)), account("DEAD", "ACCESS_KEY", "someone"), account("DEAD", "SECRET_KEY", "something"),
 		account("DEAD", "PATH_STYLE", "true"), account("DEAD", "REGION", c.s3d.Region()),
+		"SHOAL_BACKENDS_FILE_ROOTS=data:"+c.files,
 	)
 	return c
 }
@@ -240,6 +243,8 @@ func TestRemoteBuckets(t *testing.T) {
 	t.Run("clients", func(t *testing.T) { c.in(t).s3Clients() })
 	t.Run("gcs", func(t *testing.T) { c.in(t).gcs() })
 	t.Run("jobs", func(t *testing.T) { c.in(t).jobs() })
+	t.Run("files", func(t *testing.T) { c.in(t).serverFiles() })
+	t.Run("nats", func(t *testing.T) { c.in(t).natsBuckets() })
 	t.Run("refusals", func(t *testing.T) { c.in(t).refusals() })
 	t.Run("vanished", func(t *testing.T) { c.in(t).vanished() })
 }

@@ -115,6 +115,16 @@ func (b *Buckets) Bucket(ctx context.Context, name core.BucketName) (api.Bucket,
 	return api.BucketOf(known), err
 }
 
+// Resolve implements server.BucketService. /srv/data is the root "data", and all
+// below it without a dot in its name a directory.
+func (b *Buckets) Resolve(_ context.Context, uri string) (api.Resolved, error) {
+	u, err := core.ResolveURI(uri, map[string]string{"data": "/srv/data"})
+	if strings.HasPrefix(uri, "file:///") && u.Key != "" && !strings.Contains(u.Key, ".") {
+		u.Key += "/"
+	}
+	return api.Resolved{URI: u.String()}, err
+}
+
 // CreateBucket implements server.BucketService.
 func (b *Buckets) CreateBucket(ctx context.Context, name core.BucketName, in api.CreateBucket) (api.Bucket, error) {
 	if known, err := b.find(ctx, name); err == nil {

@@ -46,6 +46,16 @@ func (c *Client) Bucket(ctx context.Context, b core.BucketName) (out api.Bucket,
 	return out, err
 }
 
+// Resolve has the cluster read a URI, see [api.Resolved].
+func (c *Client) Resolve(ctx context.Context, uri string) (core.URI, error) {
+	var out api.Resolved
+	r := request{method: http.MethodGet, path: api.ResolvePath, query: url.Values{"uri": {uri}}}
+	if _, err := c.call(ctx, r, nil, &out); err != nil {
+		return core.URI{}, err
+	}
+	return core.ParseURI(out.URI)
+}
+
 // CreateBucket creates a bucket. When the creation had to be repeated and the
 // bucket is there then, it is taken for the one that was created.
 func (c *Client) CreateBucket(ctx context.Context, b core.BucketName, in api.CreateBucket) (out api.Bucket, err error) {

@@ -29,6 +29,9 @@ func (h handler) clusterRoutes() {
 func (h handler) bucketRoutes() {
 	const bucket = api.BucketsPath + "/{provider}/{bucket}"
 	h.get(api.BucketsPath, h.buckets)
+	h.get(api.ResolvePath, func(r *http.Request) (any, error) {
+		return h.s.Buckets.Resolve(r.Context(), r.URL.Query().Get("uri"))
+	})
 	h.get(bucket, h.bucket)
 	h.put(bucket, h.createBucket)
 	h.patch(bucket, h.setBucket)

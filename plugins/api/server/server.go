@@ -90,6 +90,8 @@ type BucketService interface {
 	// also those that the cluster's accounts at remotes may list.
 	Buckets(ctx context.Context, provider core.Provider, all bool) (api.Buckets, error)
 	Bucket(ctx context.Context, b core.BucketName) (api.Bucket, error)
+	// Resolve reads a URI, of which file:///path is by the servers' configuration.
+	Resolve(ctx context.Context, uri string) (api.Resolved, error)
 	CreateBucket(ctx context.Context, b core.BucketName, in api.CreateBucket) (api.Bucket, error)
 	SetBucket(ctx context.Context, b core.BucketName, in api.SetBucket) (api.Bucket, error)
 	// DeleteBucket removes an empty bucket. A remote one is forgotten, with all

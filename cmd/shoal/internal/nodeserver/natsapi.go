@@ -14,14 +14,18 @@ import (
 
 // serveBus offers the same interface as HTTP over NATS request subjects.
 func (s *server) serveBus(ctx context.Context) error {
-	errs := make(chan error, 2)
-	go func() { errs <- s.bus.Serve(ctx, s.clusterSubjects()) }()
-	go func() { errs <- s.bus.Serve(ctx, s.jobSubjects()) }()
-	err := <-errs
-	if second := <-errs; err == nil {
-		err = second
+	services := []bus.Service{s.clusterSubjects(), s.jobSubjects(), s.bucketSubjects()}
+	errs := make(chan error, len(services))
+	for _, service := range services {
+		go func() { errs <- s.bus.Serve(ctx, service) }()
 	}
-	return err
+	var first error
+	for range services {
+		if err := <-errs; first == nil {
+			first = err
+		}
+	}
+	return first
 }
 
 const serviceVersion = "1.0.0"

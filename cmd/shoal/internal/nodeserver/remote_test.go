@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
+	"os"
+	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
@@ -204,5 +207,46 @@ func TestRemoteMeter(t *testing.T) {
 	total := totalRemotes([]api.NodePerformance{{Remotes: got}, {}, {Remotes: got}})
 	if len(total) != 1 || total[0].Count != 20*seconds || total[0].InFlight != 6 || total[0].Rate != 20 {
 		t.Errorf("total %+v", total)
+	}
+}
+
+// TestReadURI: a path of the servers' becomes a root and what is below it; a
+// directory is told from a file, and nothing outside of the roots can be named.
+func TestReadURI(t *testing.T) {
+	root := t.TempDir()
+	for _, name := range []string{"set/a.jpg", "set/sub/b.jpg", "one"} {
+		if err := os.MkdirAll(filepath.Dir(filepath.Join(root, name)), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(root, name), []byte("x"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s := &server{log: slog.New(slog.DiscardHandler), clock: systemClock{}}
+	s.cfg.Backends.File.Roots = map[string]string{"data": root}
+	s.remotes = remotesOf(s.newPool(t.Context()))
+	for uri, want := range map[string]string{
+		"file://" + root:                    "file://data",
+		"file://" + root + "/set":           "file://data/set/",
+		"file://" + root + "/set/":          "file://data/set/",
+		"file://" + root + "/set/sub":       "file://data/set/sub/",
+		"file://" + root + "/set/a.jpg":     "file://data/set/a.jpg",
+		"file://" + root + "/one":           "file://data/one",
+		"file://" + root + "/not-there-yet": "file://data/not-there-yet",
+		"file://data/set":                   "file://data/set",
+		"s3://bucket/k":                     "s3://bucket/k",
+	} {
+		if u, err := s.readURI(t.Context(), uri); err != nil || u.String() != want {
+			t.Errorf("%s: got %s, %v; want %s", uri, u, err, want)
+		}
+	}
+	for _, uri := range []string{"file:///etc/passwd", "file://" + filepath.Dir(root), "file://" + root + "x/a"} {
+		if u, err := s.readURI(t.Context(), uri); !errors.Is(err, core.ErrInvalid) || !strings.Contains(err.Error(), "backends.file.roots") {
+			t.Errorf("%s: got %s, %v", uri, u, err)
+		}
+	}
+	in := api.JobSpec{From: "file://" + root + "/set", To: "file://" + root + "/out"}
+	if err := s.resolveJob(t.Context(), &in); err != nil || in.From != "file://data/set/" || in.To != "file://data" || in.Prepend != "out/" {
+		t.Errorf("a job: %+v, %v", in, err)
 	}
 }

@@ -466,6 +466,9 @@ func (j jobService) JobKinds(context.Context) ([]api.JobKind, error) {
 
 // StartJob is part of apiserver.JobService.
 func (j jobService) StartJob(ctx context.Context, in api.JobSpec) (api.Job, error) {
+	if err := j.s.resolveJob(ctx, &in); err != nil {
+		return api.Job{}, err
+	}
 	spec := job.Spec{
 		Kind: in.Kind, From: in.From, To: in.To, Token: in.ClientToken, Prefix: in.Prefix, List: in.List, Template: in.Template,
 		Regex: in.Regex, Prepend: in.Prepend, Ext: in.Ext, DryRun: in.DryRun, Workers: in.NumWorkers,
