@@ -374,7 +374,7 @@ func (s *showJobFlags) describe(j api.Job) {
 		rate = speedOf(booksOf(j))
 	}
 	s.details(
-		"Job", j.ID, "Kind", j.Kind, "State", string(j.State), "From", j.From, "To", j.To, "Planned", planned, "Done", amount(j.Done),
+		"Job", j.ID, "Kind", j.Kind, "State", string(j.State), "Retry of", j.RetryOf, "From", j.From, "To", j.To, "Planned", planned, "Done", amount(j.Done),
 		"Skipped", amount(j.Skipped), "Failed", amount(j.Failed), "Dropped", amount(j.Dropped), "Outputs", amount(j.Outputs),
 		"Rate", rate, "Waiting for", strings.Join(j.WaitingFor, ", "), "Message", j.Message, "Cloud", cloud,
 		"Started", formatTimePtr(j.Started), "Ended", formatTimePtr(j.Ended), "ETA", formatTimePtr(j.ETA),
@@ -386,6 +386,7 @@ const errorsPage = 1000
 
 func (s *showJobFlags) printErrors(ctx context.Context, c *client.Client, jobs []api.Job) error {
 	t := newTable("NAME", "CODE", "MESSAGE")
+	some := false
 	for _, j := range jobs {
 		for after := ""; ; {
 			page, err := c.JobErrors(ctx, j.ID, after, errorsPage)
@@ -402,15 +403,23 @@ func (s *showJobFlags) printErrors(ctx context.Context, c *client.Client, jobs [
 				}
 				t.add(printable(e.Key), e.Code, e.Message)
 			}
+			some = some || len(t.rows) > 0
 			if !page.More || len(page.Errors) == 0 {
 				break
 			}
+			if s.json {
+				continue
+			}
+			if err := s.printTable(t); err != nil { // there may be millions
+				return err
+			}
+			t.rows = nil
 		}
 	}
 	switch {
 	case s.json:
 		return nil
-	case len(t.rows) == 0:
+	case !some:
 		fmt.Fprintln(s.out, "No objects failed.")
 		return nil
 	}

@@ -96,6 +96,8 @@ type Job struct {
 
 	// DryRun says that the job only plans.
 	DryRun bool `json:"dry_run,omitempty"`
+	// RetryOf is the job whose failed objects this one is about.
+	RetryOf string `json:"retry_of,omitempty"`
 	// WaitingFor names, in state waiting, what must come back.
 	WaitingFor []string `json:"waiting_for,omitempty"`
 	// Message says why the job failed or who stopped it.

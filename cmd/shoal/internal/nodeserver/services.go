@@ -460,6 +460,7 @@ func (j jobService) JobKinds(context.Context) ([]api.JobKind, error) {
 		{Kind: job.KindPrefetch, Summary: "bring what a remote bucket has into the cluster", Args: []api.JobArg{bucket(api.ArgFrom, false)}},
 		{Kind: job.KindRebalance, Summary: "bring all data to where the map wants it", Args: []api.JobArg{bucket(api.ArgFrom, true)}},
 		{Kind: job.KindResilver, Summary: "build missing data again", Args: []api.JobArg{bucket(api.ArgFrom, true)}},
+		{Kind: job.KindRetry, Summary: "repeat what failed in a job", Args: []api.JobArg{{Name: "job", Type: "job"}}},
 		{Kind: job.KindScrub, Summary: "read and verify all data, repair what is damaged", Args: []api.JobArg{bucket(api.ArgFrom, true)}},
 	}, nil
 }
@@ -481,6 +482,10 @@ func (j jobService) StartJob(ctx context.Context, in api.JobSpec) (api.Job, erro
 			return api.Job{}, fmt.Errorf("unavailable_timeout: %w: %w", core.ErrInvalid, err)
 		}
 		spec.Unavailable = d
+	}
+	if in.Kind == job.KindRetry {
+		x, err := j.s.jobs.Retry(ctx, in.Args["job"], spec)
+		return jobOf(x), err
 	}
 	if len(in.Args) > 0 {
 		return api.Job{}, fmt.Errorf("%s takes no further arguments: %w", in.Kind, core.ErrInvalid)
@@ -533,7 +538,7 @@ func jobOf(x job.Job) api.Job {
 		ID: x.Spec.ID, Kind: x.Spec.Kind, State: api.JobState(x.Status.State), From: x.Spec.From, To: x.Spec.To,
 		Done: api.Amount(b.Done), Skipped: api.Amount(b.Skipped), Failed: api.Amount(b.Failed), Dropped: api.Amount(b.Dropped),
 		Outputs: api.Amount(b.Outputs), Started: x.Status.Started, Ended: x.Status.Ended,
-		Rate: api.Rate(x.Rate), DryRun: x.Spec.DryRun, WaitingFor: x.Status.Waiting, Message: x.Status.Message,
+		Rate: api.Rate(x.Rate), DryRun: x.Spec.DryRun, RetryOf: x.Spec.RetryOf, WaitingFor: x.Status.Waiting, Message: x.Status.Message,
 	}
 	if x.Status.Planned != nil {
 		p := api.Amount(*x.Status.Planned)
