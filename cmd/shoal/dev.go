@@ -31,8 +31,7 @@ func newDevCommand(o *options) *cobra.Command {
 		d.nodeCommand("stop", "End a node in order (SIGTERM)", "stopped", (*devcluster.Cluster).Stop),
 		d.nodeCommand("pause", "Freeze a node (SIGSTOP)", "paused", (*devcluster.Cluster).Pause),
 		d.nodeCommand("resume", "Let a frozen node go on", "resumed", (*devcluster.Cluster).Resume),
-		d.nodeCommand("start", "Start a node that has ended; returns when it serves again", "running", (*devcluster.Cluster).Start),
-		newDevDownCommand(d), newDevCleanCommand(d))
+		newDevStartCommand(d), newDevDownCommand(d), newDevCleanCommand(d))
 	cmd.PersistentFlags().StringVar(&d.name, "name", devcluster.DefaultName, "name of the cluster")
 	return cmd
 }
@@ -287,6 +286,20 @@ func (d *devFlags) nodeCommand(verb, short, done string, do func(*devcluster.Clu
 			return nil
 		},
 	}
+}
+
+func newDevStartCommand(d *devFlags) *cobra.Command {
+	var withoutDisks bool
+	cmd := d.nodeCommand("start", "Start a node that has ended; returns when it serves again", "running",
+		func(c *devcluster.Cluster, ctx context.Context, node string) error {
+			var flags []string
+			if withoutDisks {
+				flags = append(flags, "--without-disks")
+			}
+			return c.Start(ctx, node, flags...)
+		})
+	cmd.Flags().BoolVar(&withoutDisks, "without-disks", false, "also if none of its disks can be used, so that they can be formatted")
+	return cmd
 }
 
 func (d *devFlags) completeDevNodes(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {

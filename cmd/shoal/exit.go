@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"strings"
 
+	"github.com/shoalstore/shoal/cmd/shoal/internal/devcluster"
 	"github.com/shoalstore/shoal/core"
 	"github.com/shoalstore/shoal/plugins/api"
 )
@@ -91,7 +92,7 @@ func (o *options) report(err error) {
 	if e, ok := errors.AsType[*api.Error](err); ok {
 		hint = e.Hint
 	}
-	if hint == "" && strings.Contains(err.Error(), "connection refused") {
+	if hint == "" && strings.Contains(err.Error(), "connection refused") && !errors.Is(err, devcluster.ErrEnded) {
 		hint = "is the cluster running? --endpoint or SHOAL_ENDPOINT say where it is; now: " + strings.Join(o.endpoints(), ",")
 	}
 	if !o.json {

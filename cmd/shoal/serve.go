@@ -9,8 +9,8 @@ import (
 )
 
 // runServer runs a node until ctx ends.
-func runServer(ctx context.Context, c config.Config, log *slog.Logger) error {
-	return nodeserver.Run(ctx, c, version(), log)
+func runServer(ctx context.Context, c config.Config, withoutDisks bool, log *slog.Logger) error {
+	return nodeserver.Run(ctx, c, nodeserver.RunOptions{Version: version(), WithoutDisks: withoutDisks}, log)
 }
 
 // runInit makes a cluster of the nodes and returns its id.

@@ -12,6 +12,7 @@ import (
 // newServerCommand runs a node until it is told to end (SIGTERM, Ctrl-C).
 func newServerCommand(o *options) *cobra.Command {
 	var file string
+	var withoutDisks bool
 	cmd := &cobra.Command{
 		Use: "server --config FILE", Short: "Run a node", Args: exactly(0),
 		Long: "The configuration's keys are shown by `shoal config example`; SHOAL_A_B overrides a.b.",
@@ -20,10 +21,11 @@ func newServerCommand(o *options) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return runServer(cmd.Context(), c, o.serverLog(c))
+			return runServer(cmd.Context(), c, withoutDisks, o.serverLog(c))
 		},
 	}
 	addConfigFlag(cmd, &file)
+	cmd.Flags().BoolVar(&withoutDisks, "without-disks", false, "start even if none of the disks can be used: they count as failed, and can be formatted")
 	return cmd
 }
 

@@ -90,6 +90,30 @@ func (c *cluster) awaitDisk(t *testing.T, id string, want core.DiskState) (d api
 	return d
 }
 
+// blankNode gives a node new disks only: it wants to be told to start so.
+func (c *cluster) blankNode(t *testing.T, name string) {
+	t.Helper()
+	c.stop(t, name)
+	disks := c.node(name).Disks
+	for _, d := range disks {
+		removeAll(t, d.Path)
+		if err := os.Mkdir(d.Path, 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := c.Start(t.Context(), name); err == nil || !strings.Contains(err.Error(), "start the node once with --without-disks") {
+		t.Errorf("started without disks: %v", err)
+	}
+	if err := c.Start(t.Context(), name, "--without-disks"); err != nil {
+		t.Fatal(err)
+	}
+	for i := range disks {
+		id := fmt.Sprintf("%s/d%d", name, i+1)
+		c.awaitDisk(t, id, core.DiskFailed)
+		c.must("disk", "format", id, "--yes")
+	}
+}
+
 // TestDisks takes disks of a running cluster out of use, formats and rebuilds
 // them. Everything can be read all the time, and in the end everything is
 // redundant again.
@@ -163,6 +187,9 @@ func TestDisks(t *testing.T) {
 		t.Error("a formatted disk has its old identity")
 	}
 	healthy("formatted")
+
+	c.blankNode(t, "n2")
+	healthy("all disks of a node are new")
 
 	// A lost index is built again, with the shards that are there.
 	d2 := c.node("n3").Disks[1].Path

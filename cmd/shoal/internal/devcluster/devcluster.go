@@ -343,9 +343,10 @@ func (c *Cluster) signal(name, ends string, do func(Process) error) (Node, error
 	return node, err
 }
 
-// Start starts a node that does not run and returns when it serves.
-func (c *Cluster) Start(ctx context.Context, name string) error {
-	if err := c.launch(name); err != nil {
+// Start starts a node that does not run, with further flags of `shoal server`,
+// and returns when it serves.
+func (c *Cluster) Start(ctx context.Context, name string, flags ...string) error {
+	if err := c.launch(name, flags...); err != nil {
 		return err
 	}
 	return c.awaitReady(ctx, name)

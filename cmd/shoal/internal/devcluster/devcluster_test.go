@@ -102,7 +102,7 @@ func TestLifeOfACluster(t *testing.T) {
 	do(c.Pause, "n3")
 	want(t, c, "n1 running, n2 killed, n3 paused")
 	refused(t, c.Start(ctx, "n3"), "n3 runs already")
-	do(c.Start, "n2")
+	do(func(ctx context.Context, node string) error { return c.Start(ctx, node) }, "n2")
 	want(t, c, "n1 running, n2 running, n3 paused")
 	do(c.Resume, "n3")
 	do(c.Stop, "n1")

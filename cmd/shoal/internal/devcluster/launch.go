@@ -19,9 +19,12 @@ import (
 	"github.com/shoalstore/shoal/plugins/api"
 )
 
+// ErrEnded says that a process that was started has ended before it served.
+var ErrEnded = errors.New("the process has ended")
+
 // launch starts a node's process, apart from any terminal so that none
-// ends it, with its output in its log.
-func (c *Cluster) launch(name string) error {
+// ends it, with its output in its log. The flags are of `shoal server`.
+func (c *Cluster) launch(name string, flags ...string) error {
 	return c.update(func(s *State) error {
 		n, err := c.node(s, name)
 		if err != nil {
@@ -40,7 +43,7 @@ func (c *Cluster) launch(name string) error {
 			return err
 		}
 		defer func() { _ = log.Close() }()
-		cmd := exec.Command(c.o.Executable, "server", "--config", n.Config)
+		cmd := exec.Command(c.o.Executable, append([]string{"server", "--config", n.Config}, flags...)...)
 		cmd.Dir, cmd.Env = n.Dir, nodeEnv(c.o.Env)
 		cmd.Stdout, cmd.Stderr = log, log
 		cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
@@ -123,7 +126,7 @@ func (c *Cluster) awaitReady(ctx context.Context, names ...string) error {
 			err := await(gctx, func() (bool, error) {
 				n.Process.reap()
 				if alive, _ := n.Process.alive(); !alive {
-					return false, errors.New("the process has ended")
+					return false, ErrEnded
 				}
 				return c.ready(gctx, *n), nil
 			})

@@ -2,5 +2,5 @@
 // disks, peers, bus, engine, jobs, and the HTTP port with S3 and /-/.
 //
 //	id, err := nodeserver.Init(ctx, []config.Config{c}, nodeserver.InitOptions{}, log)
-//	err = nodeserver.Run(ctx, c, "v1.0.0", log) // until ctx ends
+//	err = nodeserver.Run(ctx, c, nodeserver.RunOptions{Version: "v1.0.0"}, log) // until ctx ends
 package nodeserver

@@ -77,10 +77,19 @@ type openDisk struct {
 	disk       *disk.Disk
 }
 
+// RunOptions are what the configuration does not say.
+type RunOptions struct {
+	// Version is shown of the program.
+	Version string
+	// WithoutDisks starts the node even if none of its disks can be used; they
+	// are failed then, and can be formatted.
+	WithoutDisks bool
+}
+
 // Run runs a node until ctx ends, then hands its slots to others and stops. All
 // that it started has ended when it returns.
-func Run(ctx context.Context, cfg config.Config, version string, log *slog.Logger) (err error) {
-	s := &server{cfg: cfg, version: version, log: log.With("node", cfg.Node.Name), started: time.Now()}
+func Run(ctx context.Context, cfg config.Config, o RunOptions, log *slog.Logger) (err error) {
+	s := &server{cfg: cfg, version: o.Version, log: log.With("node", cfg.Node.Name), started: time.Now()}
 	if s.state, err = openState(cfg.Node.Data); err != nil {
 		return err
 	}
@@ -93,7 +102,7 @@ func Run(ctx context.Context, cfg config.Config, version string, log *slog.Logge
 		return err
 	}
 	defer func() { err = errors.Join(err, s.closeDisks()) }()
-	if err := s.openAll(ctx); err != nil {
+	if err := s.openAll(ctx, o.WithoutDisks); err != nil {
 		return err
 	}
 	return s.serve(ctx, known, voter)
@@ -127,8 +136,10 @@ func (s *server) knownMap(ctx context.Context) (*core.Map, slot.VoterState, erro
 }
 
 // openAll opens what can be opened. A disk that is not there, or not a disk,
-// is an operator's to look at; the others serve meanwhile.
-func (s *server) openAll(ctx context.Context) error {
+// is an operator's to look at; the others serve meanwhile. Where there are none
+// the node does not start unless it is told to: most likely they are not mounted
+// yet, and a node that is down has its grace before all it held is built again.
+func (s *server) openAll(ctx context.Context, evenNone bool) error {
 	cache := int64(s.cfg.Limits.Cache)
 	if cache == 0 {
 		cache = 64 << 20
@@ -154,8 +165,8 @@ func (s *server) openAll(ctx context.Context) error {
 		}
 		s.disks = append(s.disks, &openDisk{name: name, path: d.Path, weight: weightOf(d), disk: opened})
 	}
-	if len(s.disks) == 0 {
-		return fmt.Errorf("none of the node's disks can be used: %w", failed)
+	if len(s.disks) == 0 && !evenNone {
+		return fmt.Errorf("none of the node's disks can be used; if all are to be new, start the node once with --without-disks and format them: %w", failed)
 	}
 	return nil
 }

@@ -233,7 +233,7 @@ func nodesOf(m *core.Map, statuses map[core.NodeID]engine.Status, locals map[cor
 			}
 		}
 		for j := range m.Disks {
-			if m.Disks[j].Node == n.ID {
+			if d := &m.Disks[j]; d.Node == n.ID && !replaced(m, d) {
 				a.Disks++
 			}
 		}
