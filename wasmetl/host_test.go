@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -18,9 +19,14 @@ import (
 	w "github.com/shoalstore/shoal/wasmetl/internal/wasmtest"
 )
 
-const childArg = "compile-as-a-child"
+const (
+	childArg = "compile-as-a-child"
+	// compilerEnv names the program that compiles.
+	compilerEnv = "SHOAL_TEST_COMPILER"
+)
 
-// The binary of the tests is also the process that compiles.
+// The binary of the tests is also the process that compiles; under the race detector
+// that is a program of its own without it (see testdata/compiler).
 func TestMain(m *testing.M) {
 	if len(os.Args) == 2 && os.Args[1] == childArg {
 		if err := wasmetl.CompileChild(context.Background(), os.Stdin, os.Stdout); err != nil {
@@ -29,10 +35,46 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
-	os.Exit(m.Run())
+	os.Exit(runTests(m))
 }
 
-func child(ctx context.Context) *exec.Cmd { return exec.CommandContext(ctx, os.Args[0], childArg) }
+func runTests(m *testing.M) int {
+	if raceDetector {
+		dir, err := os.MkdirTemp("", "compiler")
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		defer func() { _ = os.RemoveAll(dir) }()
+		compiler := filepath.Join(dir, "compiler")
+		// The name of wazero's cache has its version, which binaries of tests do not know.
+		build := exec.Command("go", "build", "-trimpath", "-ldflags=-X github.com/tetratelabs/wazero/internal/version.version=dev", "-o", compiler, "./testdata/compiler")
+		build.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := build.CombinedOutput(); err != nil {
+			fmt.Fprintf(os.Stderr, "build the compiler: %v\n%s", err, out)
+			return 1
+		}
+		if err := os.Setenv(compilerEnv, compiler); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+	}
+	return m.Run()
+}
+
+func child(ctx context.Context) *exec.Cmd {
+	if compiler := os.Getenv(compilerEnv); compiler != "" {
+		return exec.CommandContext(ctx, compiler)
+	}
+	return ownChild(ctx)
+}
+
+// ownChild is a process of this same program.
+func ownChild(ctx context.Context) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, os.Args[0], childArg)
+	cmd.Env = append(os.Environ(), "GORACE=atexit_sleep_ms=0") // or it sleeps for a second
+	return cmd
+}
 
 type clock struct{}
 
@@ -50,9 +92,9 @@ func newHost(t testing.TB, o wasmetl.Options) *wasmetl.Host {
 	if o.Dir == "" {
 		o.Dir = t.TempDir()
 	}
-	o.Compile, o.Clock = child, clock{}
-	if o.CompileCPU == 0 {
-		o.CompileCPU = 5 * time.Minute // the race detector is in the child, too
+	o.Clock = clock{}
+	if o.Compile == nil {
+		o.Compile = child
 	}
 	h, err := wasmetl.New(o)
 	if err != nil {

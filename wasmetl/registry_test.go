@@ -108,7 +108,7 @@ func TestCacheSurvives(t *testing.T) {
 		return files
 	}
 	use := func() {
-		h := newHost(t, wasmetl.Options{Dir: dir})
+		h := newHost(t, wasmetl.Options{Dir: dir, Compile: ownChild})
 		ref := install(t, h, wasmetl.Spec{Name: "x"}, constant("text"))
 		if _, s := run(t, h, ref, ""); s.only(t) != "text" {
 			t.Errorf("got %q", s.only(t))

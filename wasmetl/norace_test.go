@@ -1,0 +1,6 @@
+//go:build !race
+
+package wasmetl_test
+
+// raceDetector says that the tests are watched for races.
+const raceDetector = false
