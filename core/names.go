@@ -47,6 +47,14 @@ func (b BucketName) String() string { return string(b.Provider) + "://" + b.Name
 // Remote says whether others keep the bucket.
 func (b BucketName) Remote() bool { return b.Provider != Shoal }
 
+// SystemBucketName is the bucket, shoal://shoal--system, in which the cluster keeps
+// what is its own and larger than a record: the code of transforms. Users do not
+// see it.
+const SystemBucketName = "shoal--system"
+
+// System says whether the bucket is the cluster's own; see [SystemBucketName].
+func (b BucketName) System() bool { return b.Provider == Shoal && b.Name == SystemBucketName }
+
 // Validate holds the provider's rules for names: [ValidateBucket] for Shoal's
 // own and S3's, Google's for gs://, a host in its canonical form for http://.
 func (b BucketName) Validate() error {

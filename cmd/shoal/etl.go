@@ -12,9 +12,11 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/shoalstore/shoal/cmd/shoal/internal/nodeserver"
 	"github.com/shoalstore/shoal/core"
 	"github.com/shoalstore/shoal/plugins/api"
 	"github.com/shoalstore/shoal/plugins/api/client"
+	"github.com/shoalstore/shoal/wasmetl"
 )
 
 func newEtlCommand(o *options) *cobra.Command {
@@ -90,6 +92,15 @@ func newEtlInitKindCommand(o *options, kind string) *cobra.Command {
 	_ = cmd.MarkFlagRequired("name")      // cannot fail: the flags exist
 	_ = cmd.MarkFlagRequired("from-file") // the same
 	return cmd
+}
+
+// newCompileCommand is the process that compiles a module for a node, or for
+// `shoal etl test`; nobody types it.
+func newCompileCommand(o *options) *cobra.Command {
+	return &cobra.Command{
+		Use: nodeserver.CompileCommand, Short: "Compile a module, as told on stdin", Hidden: true, Args: exactly(0),
+		RunE: func(cmd *cobra.Command, _ []string) error { return wasmetl.CompileChild(cmd.Context(), o.in, o.out) },
+	}
 }
 
 func newEtlTestCommand() *cobra.Command {

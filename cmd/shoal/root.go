@@ -60,6 +60,7 @@ func newRootCommand(o *options) *cobra.Command {
 		&cobra.Group{ID: cluster, Title: "The cluster:"},
 		&cobra.Group{ID: nodes, Title: "Running nodes:"},
 	)
+	root.AddCommand(newCompileCommand(o))
 	for _, g := range []struct {
 		id       string
 		commands []*cobra.Command

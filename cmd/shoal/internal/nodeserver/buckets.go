@@ -29,7 +29,7 @@ func (b bucketService) Buckets(ctx context.Context, provider core.Provider, all 
 	out := api.Buckets{Buckets: []api.Bucket{}}
 	seen := map[core.BucketName]bool{}
 	for _, x := range known {
-		if provider == "" || x.Name.Provider == provider {
+		if (provider == "" || x.Name.Provider == provider) && !x.Name.System() {
 			out.Buckets = append(out.Buckets, api.BucketOf(x))
 			seen[x.Name] = true
 		}
@@ -60,6 +60,9 @@ func (b bucketService) Bucket(ctx context.Context, name core.BucketName) (api.Bu
 // use finds a bucket. A remote one that is not known yet is added if it is
 // accessible.
 func (b bucketService) use(ctx context.Context, name core.BucketName) (core.Bucket, error) {
+	if name.System() {
+		return core.Bucket{}, noSuchBucket(name.String())
+	}
 	x, err := b.objects().BucketNamed(ctx, name)
 	if !errors.Is(err, core.ErrNoSuchBucket) || !name.Remote() {
 		return x, err
@@ -91,6 +94,9 @@ func (b bucketService) add(ctx context.Context, row core.Bucket, create bool) (c
 
 // CreateBucket is part of apiserver.BucketService.
 func (b bucketService) CreateBucket(ctx context.Context, name core.BucketName, in api.CreateBucket) (api.Bucket, error) {
+	if err := reserved(name, in.Alias); err != nil {
+		return api.Bucket{}, err
+	}
 	policy := in.Props.Apply(b.s.node.PolicyFor(in.Props.Scheme))
 	settings := in.Props.ApplyRemote(core.RemoteSettings{})
 	if err := settings.Validate(name.Provider); err != nil {
@@ -119,6 +125,9 @@ func (b bucketService) CreateBucket(ctx context.Context, name core.BucketName, i
 
 // SetBucket is part of apiserver.BucketService.
 func (b bucketService) SetBucket(ctx context.Context, name core.BucketName, in api.SetBucket) (api.Bucket, error) {
+	if err := reserved(name, in.Alias); err != nil {
+		return api.Bucket{}, err
+	}
 	x, err := b.use(ctx, name)
 	if err != nil {
 		return api.Bucket{}, err
@@ -142,6 +151,9 @@ func (b bucketService) SetBucket(ctx context.Context, name core.BucketName, in a
 
 // DeleteBucket is part of apiserver.BucketService.
 func (b bucketService) DeleteBucket(ctx context.Context, name core.BucketName) error {
+	if name.System() {
+		return noSuchBucket(name.String())
+	}
 	x, err := b.objects().BucketNamed(ctx, name)
 	if err != nil {
 		return err

@@ -26,7 +26,7 @@ func (s *server) handler() (http.Handler, error) {
 		return v, ok
 	}
 	gateway, err := s3gateway.New(s3gateway.Options{
-		Objects: s.meter.objects(s.node.Objects()), Lookup: lookup, Region: s.cfg.Region, Clock: s.clock, Log: s.log,
+		Objects: visible{s.meter.objects(s.node.Objects())}, Lookup: lookup, Region: s.cfg.Region, Clock: s.clock, Log: s.log,
 	})
 	if err != nil {
 		return nil, err
@@ -57,6 +57,7 @@ func (s *server) ownHandler(v *sigv4.Verifier) http.Handler {
 	mux.Handle("GET /-/metrics", promhttp.HandlerFor(s.registry(), promhttp.HandlerOpts{}))
 	mux.Handle(api.Prefix+"/", authenticated(v, apiserver.New(apiserver.Services{
 		Cluster: clusterService{s}, Buckets: bucketService{s}, Jobs: jobService{s}, Performance: performanceService{s},
+		Transforms: transformService{s},
 	}, s.log)))
 	mux.HandleFunc("/-/", func(w http.ResponseWriter, r *http.Request) {
 		e := &api.Error{Code: api.CodeNotFound, Message: r.URL.Path + ": no such page"}

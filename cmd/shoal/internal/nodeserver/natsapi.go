@@ -14,7 +14,7 @@ import (
 
 // serveBus offers the same interface as HTTP over NATS request subjects.
 func (s *server) serveBus(ctx context.Context) error {
-	services := []bus.Service{s.clusterSubjects(), s.jobSubjects(), s.bucketSubjects()}
+	services := []bus.Service{s.clusterSubjects(), s.jobSubjects(), s.bucketSubjects(), s.etlSubjects()}
 	errs := make(chan error, len(services))
 	for _, service := range services {
 		go func() { errs <- s.bus.Serve(ctx, service) }()

@@ -19,12 +19,14 @@ import (
 	"github.com/shoalstore/shoal/core"
 	"github.com/shoalstore/shoal/core/disk"
 	"github.com/shoalstore/shoal/core/engine"
+	"github.com/shoalstore/shoal/core/etl"
 	"github.com/shoalstore/shoal/core/job"
 	"github.com/shoalstore/shoal/core/peer"
 	"github.com/shoalstore/shoal/core/slot"
 	"github.com/shoalstore/shoal/ec"
 	"github.com/shoalstore/shoal/mirror"
 	"github.com/shoalstore/shoal/plugins/s3gateway"
+	"github.com/shoalstore/shoal/wasmetl"
 )
 
 // stopPatience is how long a node that stops waits for others to take its slots
@@ -63,7 +65,10 @@ type server struct {
 	// strikes is what happened to nodes and disks of late.
 	strikes *strikes
 	events  *publisher
-	coders  coders
+	// transforms knows the cluster's transforms, wasm runs them.
+	transforms *etl.Registry
+	wasm       *wasmetl.Host
+	coders     coders
 	// remotes opens what speaks to the remote of a bucket; nil if there is nothing.
 	remotes func(core.BucketName, core.RemoteSettings) (core.Backend, error)
 
@@ -309,6 +314,9 @@ func (s *server) serve(ctx context.Context, known *core.Map, voter slot.VoterSta
 	for _, d := range s.disks {
 		s.node.AddDisk(engine.LocalDisk{UUID: d.disk.Identity().UUID, Name: d.name, Weight: d.weight, Disk: d.disk})
 	}
+	if err := s.newTransforms(); err != nil {
+		return err
+	}
 	s.jobs = job.New(job.Options{
 		Node: s.node, KV: s.bus.Jobs(), Clock: s.clock, Log: s.log, OnChange: s.events.onJob,
 		OnObject: func(op string, began time.Time, written int64, err error) { s.meter.done(op, began, written, 0, err) },
@@ -398,7 +406,7 @@ func busTarget(m *core.Map) natsbus.Target {
 // register tells the transport who takes what arrives.
 func (s *server) register() {
 	s.peers.Handle(handler{s.node})
-	for _, method := range slices.Concat(engine.Methods(), job.Methods(), []uint16{methodLocal, methodDisk}) {
+	for _, method := range slices.Concat(engine.Methods(), job.Methods(), []uint16{methodLocal, methodDisk, methodTransform, methodTransforms}) {
 		s.peers.HandleCall(method, func(ctx context.Context, from core.NodeID, req []byte) ([]byte, error) {
 			return s.node.Call(ctx, from, method, req)
 		})
@@ -469,6 +477,7 @@ func (s *server) runAll(ctx context.Context, l listeners) error {
 	start("map", s.followMap)
 	start("node", s.stayAlone)
 	start("first bus", s.firstBus)
+	start("transforms", s.runTransforms)
 	start("jobs", s.jobs.Run)
 	start("services", s.serveBus)
 	start("performance", s.meter.run)

@@ -490,6 +490,11 @@ func (j jobService) StartJob(ctx context.Context, in api.JobSpec) (api.Job, erro
 	if len(in.Args) > 0 {
 		return api.Job{}, fmt.Errorf("%s takes no further arguments: %w", in.Kind, core.ErrInvalid)
 	}
+	for _, uri := range []string{in.From, in.To} {
+		if u, err := core.ParseURI(uri); uri != "" && err == nil && u.Bucket.System() {
+			return api.Job{}, noSuchBucket(uri)
+		}
+	}
 	if err := j.prepareRemotes(ctx, &in, &spec); err != nil {
 		return api.Job{}, err
 	}
