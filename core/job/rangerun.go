@@ -79,6 +79,7 @@ type rangeRun struct {
 	list  func(ctx context.Context, after string, limit int) (rangeEvent, error)
 	work  listedAction
 	sem   chan struct{}   // a token for each object that is worked on
+	turn  chan struct{}   // the token of the batch whose objects get the next of those
 	ctx   context.Context // that of run, for what calls begin
 	group sync.WaitGroup
 
@@ -189,7 +190,7 @@ func (r *run) newRangeRun(phase State, table string) (*rangeRun, error) {
 		return nil, fmt.Errorf("bucket %d of the job was removed: %w", id, core.ErrNoSuchBucket)
 	}
 	rr := &rangeRun{
-		r: r, table: table, slot: n.SlotOf(core.SystemBucket, r.spec.ID), sem: make(chan struct{}, r.workers()),
+		r: r, table: table, slot: n.SlotOf(core.SystemBucket, r.spec.ID), sem: make(chan struct{}, r.workers()), turn: make(chan struct{}, 1),
 		asks: map[uint64]chan rangeReply{}, failing: map[int]time.Time{},
 	}
 	o := rangeOptions{
@@ -556,8 +557,15 @@ func (m *Manager) serveBatch(ctx context.Context, _ core.NodeID, req []byte) ([]
 }
 
 // workOn works on the keys of a batch, as many at a time as the node's workers
-// allow.
+// allow. Batches have them in the order in which they came: a batch counts when all
+// of it is done, so that all of them half done would be nothing done, to see and
+// to go on from.
 func (rr *rangeRun) workOn(ctx context.Context, items []item) (batchReply, error) {
+	select {
+	case rr.turn <- struct{}{}:
+	case <-ctx.Done():
+		return batchReply{}, ctx.Err()
+	}
 	var mu sync.Mutex
 	var out batchReply
 	var failed error
@@ -588,6 +596,7 @@ func (rr *rangeRun) workOn(ctx context.Context, items []item) (batchReply, error
 			}
 		})
 	}
+	<-rr.turn // all of it has begun
 	wg.Wait()
 	return out, errors.Join(ctx.Err(), failed)
 }
