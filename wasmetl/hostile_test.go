@@ -132,7 +132,102 @@ func corpus() []hostile {
 			return m.Bytes()
 		}(), class: "exit", say: "exit code 5"},
 		{name: "error without a word", wasm: shoalGuest("", i(-9)).Bytes(), class: "error", say: "-9"},
+		{name: "deep recursion with large frames", wasm: wideFrames(), class: "stack", say: "stack overflow"},
+		{name: "a text too long to fail with", wasm: shoalGuest(strings.Repeat("x", 65536), i(1), i(0), i(2*65536), w.Call(fnFail), ok).Bytes(), class: "error", say: "xxx"},
+		{name: "flood of metadata", wasm: shoalGuest("meta:k", w.Loop, w.Void, call(fnSet, 0, 6, 1000, 100), w.I32Eqz, w.BrIf(0), w.End, ok).Bytes()},
+		{name: "a key too long", wasm: shoalGuest("", call(fnGet, 0, 1<<16, 0, 0), i(-5), w.I32Sub).Bytes()},
+		{name: "a jump of 100,000 ways", wasm: shoalGuest("", w.Block, w.Void, i(7), w.BrTable(make([]uint32, 100_000)...), w.End, ok).Bytes()},
+		{name: "10,000 blocks in each other", wasm: shoalGuest("", bytes.Repeat([]byte{w.Block, w.Void}, 10_000), bytes.Repeat([]byte{w.End}, 10_000), ok).Bytes()},
+		{name: "remainder of nothing", wasm: trapping(i(1), i(0), 0x6f /* rem_s */, w.Drop), class: "trap", say: "divide by zero"},
+		{name: "the last address", wasm: trapping(i(-1), w.I32Load(0xffffffff), w.Drop), class: "trap", say: "out of bounds"},
+		{name: "copy out of bounds", wasm: trapping(i(0), i(1), i(2*65536), w.MemoryCopy()), class: "trap", say: "out of bounds"},
+		{name: "table fill out of bounds", wasm: trapping(i(2), w.RefNull(), i(9), w.TableFill()), class: "trap", say: "table"},
+		{name: "table read out of bounds", wasm: trapping(i(3), 0x25 /* table.get */, 0, w.Drop), class: "trap", say: "table"},
+		{name: "init out of bounds", wasm: func() []byte {
+			m := shoalGuest("data", i(0), i(3), i(2), w.MemoryInit(), ok)
+			m.DataCount = true
+			return m.Bytes()
+		}(), class: "trap", say: "out of bounds"},
 	}
+}
+
+// calling is a WASI command of which some functions take so many i32 and give one.
+func calling(data string, functions []string, arities []int, code ...any) []byte {
+	m := &w.Module{Memory: &w.Range{Min: 2}, Data: []byte(data)}
+	for n, f := range functions {
+		m.Import("wasi_snapshot_preview1", f, bytes.Repeat([]byte{w.I32}, arities[n]), []byte{w.I32})
+	}
+	m.Export("_start", m.Func(nil, nil, nil, w.Code(code...)))
+	m.ExportAs("memory", w.KindMemory, 0)
+	return m.Bytes()
+}
+
+// expect traps unless a function returned this.
+func expect(code []byte, want int32) []byte {
+	return w.Code(code, i(want), 0x47 /* ne */, w.If, w.Void, w.Unreachable, w.End)
+}
+
+// refused traps if a function returned no error.
+func refused(code []byte) []byte {
+	return w.Code(code, w.I32Eqz, w.If, w.Void, w.Unreachable, w.End)
+}
+
+// systems are modules that are hostile to the functions of WASI.
+func systems() []hostile {
+	brief := wasmetl.Spec{Timeout: 100 * time.Millisecond}
+	const badf, fault, inval = 8, 21, 28
+	hour := make([]byte, 48) // a subscription to a clock
+	hour[16] = 1             // the monotonic one
+	copy(hour[24:], []byte{0, 0xa0, 0xb8, 0x30, 0x46, 3, 0, 0})
+	initExits := func(code int32) []byte {
+		m := &w.Module{Memory: &w.Range{Min: 1}}
+		m.Import("wasi_snapshot_preview1", "proc_exit", []byte{w.I32}, nil)
+		m.Export("_initialize", m.Func(nil, nil, nil, w.Code(i(code), w.Call(0))))
+		m.Export("shoal_transform", m.Func(nil, []byte{w.I32}, nil, ok))
+		m.ExportAs("memory", w.KindMemory, 0)
+		return m.Bytes()
+	}
+	start := func(code ...any) []byte {
+		m := shoalGuest("", ok)
+		at := m.Func(nil, nil, nil, w.Code(code...))
+		m.Start = &at
+		return m.Bytes()
+	}
+	return []hostile{
+		{name: "sleeps for ever", wasm: calling(string(hour), []string{"poll_oneoff"}, []int{4}, w.Loop, w.Void, expect(call(0, 0, 64, 1, 128), 0), w.Br(0), w.End), class: "timeout", spec: brief},
+		{name: "waits for its input for ever", wasm: calling(string(append([]byte{8: 1}, make([]byte, 39)...)), []string{"poll_oneoff"}, []int{4}, w.Loop, w.Void, call(0, 0, 64, 1, 128), w.Drop, w.Br(0), w.End), class: "timeout", spec: brief},
+		{name: "polls for more than there is", wasm: calling("", []string{"poll_oneoff"}, []int{4}, expect(call(0, 0, 0, 1<<20, 0), fault), expect(call(0, 0, 0, 0, 0), inval))},
+		{name: "polls for as much as wraps", wasm: calling("", []string{"poll_oneoff"}, []int{4}, call(0, 0, 0, 1<<28, 64), w.Drop), class: "trap"},
+		{name: "polls for as much as wraps to little", wasm: calling("", []string{"poll_oneoff"}, []int{4}, call(0, 0, 0, 89478486, 64), w.Drop)},
+		{name: "yields for ever", wasm: calling("", []string{"sched_yield"}, []int{0}, w.Loop, w.Void, call(0), w.Drop, w.Br(0), w.End), class: "timeout", spec: brief},
+		{name: "random for ever", wasm: calling("", []string{"random_get"}, []int{2}, w.Loop, w.Void, expect(call(0, 0, 2*65536), 0), w.Br(0), w.End), class: "timeout", spec: brief},
+		{name: "lies to WASI", wasm: calling("", []string{"random_get", "args_get", "environ_get", "args_sizes_get", "fd_write", "fd_read"}, []int{2, 2, 2, 2, 4, 4},
+			expect(call(0, 2*65536-1, 2), fault), expect(call(0, -1, -1), fault), expect(call(1, -4, -4), fault), expect(call(2, -4, -4), fault), expect(call(3, -4, 0), fault),
+			expect(call(4, 1, -8, 1, 0), fault), expect(call(5, 0, -8, 1, 0), fault), expect(call(4, 99, 0, 1, 0), badf), expect(call(4, -1, 0, 1, 0), badf),
+			expect(call(4, 1, 0, 1<<29, 16), 0) /* wraps to no pieces */, expect(call(5, 0, 0, 1<<29, -4), fault))},
+		{name: "pieces beyond the memory", wasm: calling("\x00\x00\x00\x00\x00\x00\x02\x00\xff\xff\xff\xff\xff\xff\xff\xff", []string{"fd_write"}, []int{4}, expect(call(0, 1, 8, 1, 64), fault))},
+		{name: "closes what it was given", wasm: calling("\x00\x00\x00\x00\x01\x00\x00\x00", []string{"fd_close", "fd_write", "fd_renumber"}, []int{1, 4, 2},
+			call(2, 1, 0), w.Drop, call(0, 1), w.Drop, call(0, 0), w.Drop, call(0, 2), w.Drop, expect(call(1, 1, 0, 1, 64), badf))},
+		{name: "looks for the world", wasm: calling("/etc/passwd", []string{"sock_accept", "sock_shutdown", "path_unlink_file", "path_create_directory", "fd_prestat_get", "proc_raise"}, []int{3, 2, 3, 3, 2, 1},
+			refused(call(0, 3, 0, 64)), refused(call(1, 3, 0)), refused(call(2, 3, 0, 11)), refused(call(3, 3, 0, 11)), refused(call(4, 3, 64)), refused(call(5, 9)))},
+		{name: "exits before its object", wasm: initExits(0), class: "exit", say: "before it was given the object"},
+		{name: "drops before its object", wasm: initExits(77), class: "exit", say: "before it was given the object"},
+		{name: "traps at its start", wasm: start(w.Unreachable), class: "trap", say: "unreachable"},
+		{name: "uses the object at its start", wasm: start(expect(call(fnRead, 0, 9), -6), expect(call(fnWrite, 0, 9), -6), expect(call(fnEmit, 0, 9), -6), expect(call(fnDrop), -6), expect(call(fnSet, 0, 3, 0, 3), -6))},
+	}
+}
+
+// wideFrames calls itself without an end, with a thousand values that it needs after.
+func wideFrames() []byte {
+	const locals = 1000
+	var before, after []byte
+	for n := range uint32(locals) {
+		before = w.Code(before, w.LocalGet(0), i(int32(n)), w.I32Mul, w.LocalSet(n+1))
+		after = w.Code(after, w.LocalGet(n+1), w.I32Add)
+	}
+	m := shoalGuest("", i(1), w.Call(9))
+	m.Func([]byte{w.I32}, []byte{w.I32}, bytes.Repeat([]byte{w.I32}, locals), w.Code(before, w.LocalGet(0), w.Call(9), after))
+	return m.Bytes()
 }
 
 func call(f uint32, args ...int32) []byte {
@@ -186,7 +281,7 @@ func TestHostile(t *testing.T) {
 	for _, h := range []*wasmetl.Host{patient, brief} {
 		bystanders[h] = install(t, h, wasmetl.Spec{Name: "bystander"}, identity())
 	}
-	for _, tt := range corpus() {
+	for _, tt := range append(corpus(), systems()...) {
 		t.Run(tt.name, func(t *testing.T) {
 			tt.spec.Name = "hostile"
 			h := patient
@@ -246,6 +341,9 @@ func checkHostile(t *testing.T, tt hostile, r core.TransformResult, s *sink) {
 	}
 	if want == core.TransformFailed && (r.Failure.Class != tt.class || !strings.Contains(r.Failure.Message, tt.say)) {
 		t.Errorf("failed with %v, want %s with %q", r.Failure, tt.class, tt.say)
+	}
+	if r.Failure != nil && len(r.Failure.Message) > 4<<10 {
+		t.Errorf("a message of %d bytes", len(r.Failure.Message))
 	}
 	if r.Memory > 64<<20 || len(r.Log) > 16<<10 {
 		t.Errorf("%d bytes of memory, %d of log", r.Memory, len(r.Log))
@@ -338,12 +436,41 @@ func TestRefusedAtUpload(t *testing.T) {
 	table.Table = &w.Range{Min: 1 << 30}
 	padded := shoalGuest("", ok)
 	padded.Custom = map[string][]byte{"padding": make([]byte, 5<<20)}
+	raw := func(sections string) []byte { return []byte("\x00asm\x01\x00\x00\x00" + sections) }
+	imported := &w.Module{Memory: &w.Range{Min: 1}}
+	for n := range 1001 {
+		imported.Import("shoal_v1", fmt.Sprint("f", n), nil, nil)
+	}
+	twice := shoalGuest("", ok)
+	twice.Export("shoal_transform", 0)
+	signature := shoalGuest("", ok)
+	signature.Export("shoal_init", fnWrite)
+	nested := shoalGuest("", bytes.Repeat([]byte{w.Block, w.Void}, 60_000), bytes.Repeat([]byte{w.End}, 60_000), ok)
+	roomy := shoalGuest("", ok)
+	roomy.Func(nil, nil, bytes.Repeat([]byte{w.I64}, 60_000), nil)
 	for _, tt := range []struct {
 		name string
 		wasm []byte
 		kind error
 		say  []string
 	}{
+		{"text", []byte("(module)"), core.ErrInvalid, []string{"magic"}},
+		{"compressed", []byte("\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03"), core.ErrInvalid, []string{"magic"}},
+		{"another memory's", raw("\x02\x0f\x01\x03env\x06memory\x02\x00\x01"), core.ErrInvalid, []string{"imports the memory", "functions only"}},
+		{"a shared memory", raw("\x05\x04\x01\x03\x01\x02"), core.ErrInvalid, nil},
+		{"a memory of 64 bits", raw("\x05\x03\x01\x04\x01"), core.ErrInvalid, nil},
+		{"two memories", raw("\x05\x05\x02\x00\x01\x00\x01"), core.ErrTooLarge, []string{"2 memories"}},
+		{"exceptions", raw("\x01\x04\x01\x60\x00\x00\x0d\x03\x01\x00\x00"), core.ErrInvalid, nil},
+		{"a section twice", raw("\x01\x01\x00\x01\x01\x00"), core.ErrInvalid, nil},
+		{"a section longer than the rest", raw("\x01\x7f\x00"), core.ErrInvalid, []string{"unexpected end"}},
+		{"a length that goes on", raw("\x01\xff\xff\xff\xff\xff\x01"), core.ErrInvalid, nil},
+		{"1,001 imports", imported.Bytes(), core.ErrTooLarge, []string{"imports"}},
+		{"a name twice", twice.Bytes(), core.ErrInvalid, nil},
+		{"an init with parameters", signature.Bytes(), core.ErrInvalid, []string{"exports shoal_init as (i32, i32) -> i32, it has to be () -> i32"}},
+		{"60,000 blocks in each other", nested.Bytes(), core.ErrTooLarge, nil},
+		{"60,000 locals", roomy.Bytes(), core.ErrTooLarge, []string{"locals"}},
+		{"a tail call", shoalGuest("", 0x12 /* return_call */, fnRead).Bytes(), core.ErrInvalid, nil},
+		{"an atomic instruction", shoalGuest("", 0xfe, 3, 0, ok).Bytes(), core.ErrInvalid, nil},
 		{"empty", nil, core.ErrInvalid, []string{"magic"}},
 		{"random", random, core.ErrInvalid, []string{"magic"}},
 		{"random after the header", append([]byte("\x00asm\x01\x00\x00\x00"), random...), core.ErrInvalid, nil},
@@ -371,6 +498,52 @@ func TestRefusedAtUpload(t *testing.T) {
 	}
 	if l := h.List(); len(l) != 0 {
 		t.Errorf("%d transforms are there", len(l))
+	}
+	whole := identity()
+	data := len(whole) - len("\x0b\x06\x01\x00\x41\x00\x0b\x00") // all before the section of data is a module, too
+	for n := range whole {
+		if _, err := wasmetl.Check(whole[:n], 0, 0); n != data && !errors.Is(err, core.ErrInvalid) {
+			t.Errorf("the first %d bytes: got %v", n, err)
+		}
+	}
+}
+
+// A call goes on with its version while the name is given another and then taken away.
+func TestReplacedWhileRunning(t *testing.T) {
+	h := newHost(t, wasmetl.Options{})
+	one := install(t, h, wasmetl.Spec{Name: "x"}, identity())
+	body, source := io.Pipe()
+	type ended struct {
+		r   core.TransformResult
+		err error
+	}
+	done := make(chan ended, 1)
+	s := &sink{limit: 100}
+	go func() {
+		r, err := h.RunTransform(t.Context(), core.TransformCall{Transform: core.TransformRef{Name: "x"}, Body: body, Object: core.TransformObject{Size: -1}, Output: s.open, Job: true})
+		done <- ended{r, err}
+	}()
+	if _, err := source.Write([]byte("before ")); err != nil { // the call has begun
+		t.Fatal(err)
+	}
+	if two := install(t, h, wasmetl.Spec{Name: "x"}, constant("two")); two == one {
+		t.Fatal("both are one version")
+	}
+	if _, s := run(t, h, core.TransformRef{Name: "x"}, ""); s.only(t) != "two" {
+		t.Errorf("the new version says %q", s.only(t))
+	}
+	if err := h.Remove(t.Context(), "x"); err != nil {
+		t.Fatal(err)
+	}
+	_, werr := source.Write([]byte("and after"))
+	if err := errors.Join(werr, source.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if e := <-done; e.err != nil || e.r.Transform != one || s.only(t) != "before and after" {
+		t.Errorf("got %+v, %v, %q", e.r, e.err, s.only(t))
+	}
+	if u := h.Usage(); u.Memory != 0 || u.Idle != 0 {
+		t.Errorf("afterwards: %+v", u)
 	}
 }
 

@@ -164,7 +164,11 @@ func (c *call) withInstance() error {
 	if in == nil {
 		var err error
 		if in, err = c.t.module.instantiate(c); err != nil {
-			return c.explain(err)
+			if err = c.explain(err); err != nil {
+				return err
+			}
+			c.dropped = false
+			return failure(classExit, 0, "the module exited before it was given the object%s", c.log.lastLine())
 		}
 	}
 	in.call = c
