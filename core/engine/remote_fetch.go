@@ -129,13 +129,12 @@ func (s *fetchSession) learn(o *core.RemoteObject, first int64) {
 	if s.base != nil && s.base.Remote.Version != o.Version {
 		s.base = nil
 	}
-	if first == 0 && s.base == nil {
-		if s.sum = newSummer(o); s.sum.on && o.Size > 0 {
-			s.fetches.Go(s.verify)
-		}
-	}
+	s.sum = newSummer(o)
 	if o.Size == 0 {
-		s.sum.on, s.inline = false, []byte{}
+		s.inline = []byte{}
+	} else if first == 0 && (s.base == nil || s.base.MetadataOnly()) && s.sum.want != nil {
+		s.sum.on = true
+		s.fetches.Go(s.verify)
 	}
 }
 

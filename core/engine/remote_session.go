@@ -68,7 +68,6 @@ type block struct {
 	full    bool
 	stored  bool // on disks, or not to be
 	storing bool
-	hashed  bool
 	gone    bool // not in the session any more
 	// users are those who fill, sum, store or read it, or wait for it.
 	users  int
@@ -210,6 +209,9 @@ func (s *fetchSession) enter(reader uint64) bool {
 	if s.ended || s.err != nil {
 		return false
 	}
+	if len(s.readers) == 0 && s.sum.on {
+		s.tell() // somebody to be told what the whole is
+	}
 	s.readers[reader] = s.r.node.clock.Boot()
 	return true
 }
@@ -303,10 +305,10 @@ func (s *fetchSession) step() (ended bool) {
 // active says whether blocks are on their way, or to be summed; the caller holds
 // mu. Without readers those that have not begun are given up.
 func (s *fetchSession) active() bool {
-	active := false
+	active := s.sum.on && s.keep && s.whole()
 	for _, b := range s.blocks {
 		switch {
-		case !b.full && b.buf == nil && len(s.readers) == 0:
+		case !b.full && b.buf == nil && !b.stored && len(s.readers) == 0:
 			b.cancel()
 			s.remove(b)
 		case !b.full, s.sum.on && b.index == s.sum.next, b.users > 0:
@@ -378,12 +380,13 @@ func (s *fetchSession) done(b *block) {
 
 // settle decides what becomes of a block that nobody uses.
 func (s *fetchSession) settle(b *block) {
-	switch summed := b.hashed || !s.sum.on; {
+	switch {
 	case b.users > 0:
-	case b.gone || !b.full || b.stored && summed:
+	case b.gone || !b.full || b.stored && s.summed(b):
 		s.remove(b)
 	case s.keep && !b.stored:
 		s.wake() // it is to be stored
+	case s.sum.on && b.index == s.sum.next: // it is about to be summed
 	case !s.r.memory.setIdle(b):
 		s.forget(b)
 	}
@@ -391,8 +394,8 @@ func (s *fetchSession) settle(b *block) {
 
 // forget drops a block that may be fetched again.
 func (s *fetchSession) forget(b *block) {
-	if s.sum.on && !b.hashed {
-		s.stopSumming()
+	if !s.summed(b) {
+		s.sum.came[b.index] = true
 	}
 	s.remove(b)
 }

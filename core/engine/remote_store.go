@@ -194,6 +194,9 @@ func (s *fetchSession) commitOnce() error {
 		return fmt.Errorf("%s: another version is present: %w", s, core.ErrPrecondition)
 	}
 	rec, mine := s.record(have.rec)
+	right := s.sum.right && !slices.ContainsFunc(rec.Extents, func(e core.Extent) bool {
+		return !slices.ContainsFunc(s.runs, func(r fetchedRun) bool { return r.extent.ID == e.ID })
+	})
 	st := &stored{rec: rec}
 	if s.inline != nil {
 		if st.rec.Inline = s.inline; len(s.inline) > inlineInRecord {
@@ -201,6 +204,9 @@ func (s *fetchSession) commitOnce() error {
 		}
 	}
 	s.mu.Unlock()
+	if err := s.readBack(s.life, &rec, right); err != nil {
+		return err
+	}
 	m := n.mutation(&s.bucket.Bucket, s.name.key, core.NewRequestID())
 	m.fresh, m.session = true, s
 	m.checks = []check{{kind: checkVersion, row: objectKey(s.name.bucket, s.name.key), version: have.row.Version}}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/shoalstore/shoal/core"
 	"github.com/shoalstore/shoal/core/disk"
+	"github.com/shoalstore/shoal/core/engine"
 )
 
 // TestRemoteLies: what a remote says wrongly breaks readers off, and nothing of
@@ -101,6 +102,92 @@ func TestRemoteLieToSlowReader(t *testing.T) {
 	})
 	if rest, err := io.ReadAll(obj.Body); err == nil {
 		t.Errorf("got the other %d bytes", len(rest))
+	}
+}
+
+// TestRemoteLieWithoutMemory: the whole is verified, too, where blocks had to go
+// before their turn: from the disks, or from the remote where these are full.
+func TestRemoteLieWithoutMemory(t *testing.T) {
+	for name, reserve := range map[string]int64{"stored": 0, "disk full": 1 << 60} {
+		for _, right := range []bool{true, false} {
+			t.Run(fmt.Sprintf("%s, right=%v", name, right), func(t *testing.T) {
+				tc, f, b := startRemoteOf(t, 1, 2, hooks{
+					node: func(o *engine.Options) { o.RemoteMemory = 3 * fakeBlock },
+					disk: func(o *disk.Options) { o.Reserve = max(o.Reserve, reserve) },
+				})
+				n := tc.nodes[0]
+				want := remoteBytes(1, 20*fakeBlock)
+				f.set("key", want, func(o *core.RemoteObject) {
+					if !right {
+						o.MD5 = make([]byte, 16)
+					}
+				})
+				f.set("other", want)
+				gate := make(chan int, 1)
+				f.onGet = func(key string, g core.RemoteGet, _ *core.RemoteObject, body []byte) io.ReadCloser {
+					if key == "key" && g.Offset == 0 && g.Version == "" {
+						return newGatedBody(body, gate)
+					}
+					return nil
+				}
+				gate <- 100
+				obj, err := n.Objects().Get(t.Context(), b, "key", core.GetOptions{})
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer func() { _ = obj.Body.Close() }()
+				if _, err := io.ReadFull(obj.Body, make([]byte, 100)); err != nil {
+					t.Fatal(err)
+				}
+				// Another object takes the memory of what came behind the first block.
+				mustGet(t, n, b, "other", want)
+				close(gate)
+				rest, err := io.ReadAll(obj.Body)
+				if right && (err != nil || !bytes.Equal(rest, want[100:])) {
+					t.Errorf("got %d bytes, %v", len(rest), err)
+				}
+				if !right && err == nil {
+					t.Errorf("got the other %d bytes", len(rest))
+				}
+				if right && reserve == 0 {
+					awaitPresent(t, n, b, "key", int64(len(want)))
+				}
+				if !right {
+					waitFor(t, "everything to be dropped", func() error {
+						if rec := present(t, n, b, "key"); rec != nil {
+							return fmt.Errorf("%d bytes are present", rec.StoredBytes())
+						}
+						return nil
+					})
+				}
+			})
+		}
+	}
+}
+
+// TestRemoteLieInPieces: what came in pieces is verified before it is present whole.
+func TestRemoteLieInPieces(t *testing.T) {
+	for size, pieces := range map[int]int{8 * fakeBlock: 4, 8*fakeBlock - 7: 2} {
+		tc, f, b := startRemote(t, 1, 2)
+		n := tc.nodes[0]
+		data := remoteBytes(1, size)
+		f.set("key", data, func(o *core.RemoteObject) { o.MD5 = make([]byte, 16) })
+		step := int64(8 * fakeBlock / pieces)
+		for i := int64(0); i < int64(pieces); i++ {
+			got, _, err := get(t, n, b, "key", core.GetOptions{Range: &core.ByteRange{Start: i * step, End: (i+1)*step - 1}})
+			if err != nil || !bytes.Equal(got, data[i*step:min((i+1)*step, int64(size))]) {
+				t.Fatalf("piece %d: %d bytes, %v", i, len(got), err)
+			}
+			if i < int64(pieces)-1 {
+				awaitPresent(t, n, b, "key", (i+1)*step)
+			}
+		}
+		waitFor(t, "everything to be dropped", func() error {
+			if rec := present(t, n, b, "key"); rec != nil {
+				return fmt.Errorf("%d bytes are present", rec.StoredBytes())
+			}
+			return nil
+		})
 	}
 }
 
