@@ -141,7 +141,12 @@ func (r *run) copier(m *core.Map) (action, error) {
 	if from == nil || to == nil {
 		return nil, fmt.Errorf("a bucket of the job was removed: %w", core.ErrNoSuchBucket)
 	}
+	latest := r.following(*from, to, r.copyListed(*from, *to))
 	return func(ctx context.Context, _ core.BucketID, f *core.Found, rec *core.Record) (result, error) {
+		if r.spec.asks() {
+			res, _, err := latest(ctx, &item{Key: f.Key, Size: rec.Size})
+			return res, err
+		}
 		source := engine.ContentOf(rec)
 		if rec.Remote != nil {
 			source = string(rec.Remote.Version)

@@ -49,6 +49,10 @@ type Spec struct {
 	Ext      map[string]string `json:"ext,omitempty"`
 	// All takes what is not present, too, where From is a bucket of a remote.
 	All bool `json:"all,omitempty"`
+	// Latest has the remote asked what it has of each object; Sync also follows what
+	// it does not have any more.
+	Latest bool `json:"latest,omitempty"`
+	Sync   bool `json:"sync,omitempty"`
 	// DryRun ends the job after planning.
 	DryRun bool `json:"dry_run,omitempty"`
 	// Workers is the number of objects that a node works on at a time for

@@ -398,7 +398,7 @@ func (m *Manager) prepare(ctx context.Context, s *Spec) error {
 			s.Prefix = u.Key
 		}
 	}
-	if err := m.prepareSource(ctx, s); err != nil {
+	if err := errors.Join(s.checkSync(), m.prepareSource(ctx, s)); err != nil {
 		return err
 	}
 	if s.Kind != KindCopy {

@@ -64,6 +64,7 @@ type item struct {
 	Name    []byte             `json:"key"` // Key, which need not be valid text
 	Size    int64              `json:"size"`
 	Version core.RemoteVersion `json:"version,omitempty"` // "" is any
+	Gone    bool               `json:"gone,omitempty"`    // the remote did not name it; see withGone
 	other   bool               // the job is not about it, whatever its key
 }
 

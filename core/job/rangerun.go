@@ -213,6 +213,9 @@ func (r *run) newRangeRun(phase State, table string) (*rangeRun, error) {
 		rr.list = func(ctx context.Context, after string, limit int) (rangeEvent, error) {
 			return rr.listRemote(ctx, *from, prefix, after, limit)
 		}
+		if r.spec.Sync && phase == Running {
+			rr.list = rr.withGone(*from, rr.list)
+		}
 	}
 	if phase == Running {
 		var err error

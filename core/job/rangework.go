@@ -26,13 +26,13 @@ func (r *run) listedAction(m *core.Map) (listedAction, error) {
 			return res, 0, err
 		}, nil
 	case KindPrefetch:
-		return r.checked(r.prefetch(*from)), nil
+		return r.checked(r.following(*from, nil, r.prefetch(*from))), nil
 	case KindCopy:
 		to := m.Bucket(r.spec.ToID)
 		if to == nil {
 			return nil, fmt.Errorf("bucket %s: %w", r.spec.To, core.ErrNoSuchBucket)
 		}
-		return r.checked(r.copyListed(*from, *to)), nil
+		return r.checked(r.following(*from, to, r.copyListed(*from, *to))), nil
 	}
 	return nil, fmt.Errorf("job kind %q over what is listed: %w", r.spec.Kind, errors.ErrUnsupported)
 }

@@ -21,9 +21,6 @@ func (j jobService) prepareRemotes(ctx context.Context, in *api.JobSpec, spec *j
 	if err != nil {
 		return err
 	}
-	if (from != nil || to != nil) && (in.Latest || in.Sync) {
-		return api.NotBuilt("jobs with --latest or --sync")
-	}
 	if spec.Kind != job.KindCopy {
 		if from != nil {
 			_, err = bucketService(j).use(ctx, from.Bucket)
