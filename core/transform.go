@@ -2,7 +2,9 @@ package core
 
 import (
 	"context"
+	"errors"
 	"io"
+	"sync"
 	"time"
 )
 
@@ -51,6 +53,45 @@ type TransformCall struct {
 	// Job says that nobody waits for this object alone. Jobs have at most half
 	// of what a node has for transforms.
 	Job bool
+}
+
+// StoppableBody returns a body as [TransformCall] wants it, of one whose Close may
+// not be called while Read is running. Stop makes such a Read return: it ends the
+// context that the body was opened with.
+func StoppableBody(body io.ReadCloser, stop context.CancelFunc) io.ReadCloser {
+	return &stoppableBody{body: body, stop: stop}
+}
+
+type stoppableBody struct {
+	stop context.CancelFunc
+
+	mu     sync.Mutex // held while body is used
+	body   io.ReadCloser
+	closed bool
+}
+
+var errBodyClosed = errors.New("read of a body that was closed")
+
+// Read is part of io.Reader.
+func (b *stoppableBody) Read(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed {
+		return 0, errBodyClosed
+	}
+	return b.body.Read(p)
+}
+
+// Close is part of io.Closer.
+func (b *stoppableBody) Close() error {
+	b.stop()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed {
+		return nil
+	}
+	b.closed = true
+	return b.body.Close()
 }
 
 // TransformObject is what a transform is told of an object.

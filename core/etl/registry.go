@@ -289,6 +289,21 @@ func (r *Registry) Lookup(ctx context.Context, ref core.TransformRef) (Transform
 	return Transform{*e.Spec, e.Stopped}, nil
 }
 
+// Resolve returns what a name stands for with its digest, and a name for code and
+// settings together.
+func (r *Registry) Resolve(ctx context.Context, ref core.TransformRef) (core.TransformRef, string, error) {
+	if v := r.readyFor(ref); v != nil {
+		defer r.drop(ctx, v)
+		_, version := NameOf(v.id)
+		return v.spec.Ref(), version, nil
+	}
+	t, err := r.Lookup(ctx, ref)
+	if err != nil {
+		return core.TransformRef{}, "", err
+	}
+	return t.Spec.Ref(), t.Spec.Version(), nil
+}
+
 // is says whether the entry is what a reference means.
 func (e *entry) is(ref core.TransformRef) bool {
 	return e.Spec != nil && (ref.Digest == "" || ref.Digest == e.Spec.Digest)

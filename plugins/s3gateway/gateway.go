@@ -46,19 +46,32 @@ type Options struct {
 	// Region is the region that clients must sign for, by default us-east-1.
 	Region string
 	Clock  core.Clock
+	// Transforms runs what GET with ?transform= asks for; nil refuses that.
+	Transforms Transforms
 	// Log gets what an operator should see; nil for nothing.
 	Log *slog.Logger
+}
+
+// Transforms runs transforms of objects on their way to a client.
+type Transforms interface {
+	core.TransformRunner
+	// Resolve returns what a reference stands for now, with its digest, and a name
+	// for that and the settings with which it runs. What does not exist is
+	// [core.ErrNotFound].
+	Resolve(ctx context.Context, ref core.TransformRef) (pinned core.TransformRef, version string, err error)
 }
 
 // Gateway is the handler. It is safe for concurrent use and holds nothing that
 // must be closed.
 type Gateway struct {
 	objects core.Objects
-	clock   core.Clock
-	log     *slog.Logger
-	region  string
-	verify  *sigv4.Verifier
-	buffers sync.Pool // of *[copyBuffer]byte
+	// transforms is nil where there are none.
+	transforms Transforms
+	clock      core.Clock
+	log        *slog.Logger
+	region     string
+	verify     *sigv4.Verifier
+	buffers    sync.Pool // of *[copyBuffer]byte
 }
 
 // New returns a gateway.
@@ -73,7 +86,7 @@ func New(o Options) (*Gateway, error) {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	return &Gateway{
-		objects: o.Objects, clock: o.Clock, log: o.Log, region: o.Region,
+		objects: o.Objects, transforms: o.Transforms, clock: o.Clock, log: o.Log, region: o.Region,
 		verify: sigv4.NewVerifier(sigv4.Options{Region: o.Region, Lookup: o.Lookup, Now: o.Clock.Now}),
 	}, nil
 }
@@ -240,6 +253,9 @@ func (q *request) serveObject(ctx context.Context) error {
 		return err
 	}
 	sub := q.subresource()
+	if name, ok := q.query.Lookup("transform"); ok {
+		return q.transformObject(ctx, name, sub)
+	}
 	if f := q.operation(sub); f != nil {
 		return f(q, ctx)
 	}

@@ -23,6 +23,8 @@ func s3Error(status int, body []byte) *statusError {
 	code, ok := map[string]api.Code{
 		"NoSuchKey":               api.CodeNotFound,
 		"NoSuchUpload":            api.CodeNotFound,
+		"NoSuchTransform":         api.CodeNotFound,
+		"TransformFailed":         api.CodeRefused,
 		"NoSuchBucket":            api.CodeNoSuchBucket,
 		"BucketAlreadyOwnedByYou": api.CodeExists,
 		"BucketAlreadyExists":     api.CodeExists,

@@ -27,6 +27,7 @@ func (s *server) handler() (http.Handler, error) {
 	}
 	gateway, err := s3gateway.New(s3gateway.Options{
 		Objects: visible{s.meter.objects(s.node.Objects())}, Lookup: lookup, Region: s.cfg.Region, Clock: s.clock, Log: s.log,
+		Transforms: s.transforms,
 	})
 	if err != nil {
 		return nil, err
