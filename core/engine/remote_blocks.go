@@ -86,7 +86,7 @@ func (s *fetchSession) read(ctx context.Context, q *fetchRequest) ([]byte, error
 			continue
 		}
 		b := s.blockFor(q)
-		if b != nil && s.given(b) > q.off {
+		if b != nil && s.given(b, q.off) > q.off {
 			return s.copy(q, b), nil
 		}
 		s.await(b, late)
@@ -171,17 +171,26 @@ func (s *fetchSession) over(q *fetchRequest, upto int64) {
 }
 
 // blockFor returns the block that a reader needs, and has it and the next ones
-// fetched.
+// fetched. These begin once the reader has its first bytes, which they would delay.
 func (s *fetchSession) blockFor(q *fetchRequest) *block {
 	i := int(q.off / s.block)
-	last := int((s.stop(q) + s.block - 1) / s.block)
-	s.want(i, max(i+1, min(last, i+ahead(int((q.off-q.began)/s.block)))))
+	to := i + 1
+	if q.off > q.began {
+		last := int((s.stop(q) + s.block - 1) / s.block)
+		to = max(to, min(last, i+ahead(int((q.off-q.began)/s.block))))
+	}
+	s.want(i, to, q.off, q.end)
 	return s.blocks[i]
 }
 
-// given says up to where readers may be given a block's bytes.
-func (s *fetchSession) given(b *block) int64 {
-	return min(int64(b.index)*s.block+int64(b.filled), s.limit())
+// given says up to where a reader at off may be given a block's bytes.
+func (s *fetchSession) given(b *block, off int64) int64 {
+	first := int64(b.index) * s.block
+	to := b.filled
+	if off < first+int64(b.from) && b.head < b.from {
+		to = b.head
+	}
+	return min(first+int64(to), s.limit())
 }
 
 // copy makes an answer of a block's bytes.
@@ -191,13 +200,13 @@ func (s *fetchSession) copy(q *fetchRequest, b *block) []byte {
 		rec = core.AppendRecord(nil, &s.rec)
 	}
 	from := q.off - int64(b.index)*s.block
-	to := min(s.given(b), s.until(q))
+	to := min(s.given(b, q.off), s.until(q))
 	n := to - q.off
 	s.over(q, to)
 	s.use(b)
 	s.mu.Unlock()
-	out := appendAnswer(make([]byte, 0, answerHead+len(rec)+int(n)), fetchData, s.number, rec)
-	out = append(out, b.buf[from:from+n]...)
+	// What append allocates is not cleared first.
+	out := append(appendAnswer(nil, fetchData, s.number, rec), b.buf[from:from+n]...)
 	s.mu.Lock()
 	s.done(b)
 	return out

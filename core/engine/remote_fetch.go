@@ -7,6 +7,8 @@ import (
 	"io"
 	"sync/atomic"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/shoalstore/shoal/core"
 )
 
@@ -62,13 +64,14 @@ func (s *fetchSession) breakOff() {
 }
 
 // open makes the first request, which tells what the object is.
-func (s *fetchSession) open(off int64) {
+func (s *fetchSession) open(off, end int64) {
 	s.mu.Lock()
 	w := s.newWatch()
 	s.mu.Unlock()
 	defer close(s.opened)
 	first := off / s.r.block * s.r.block
-	o, body, err := s.ask(w, first)
+	at := first + beginAt(off, end, first, s.r.block)
+	o, body, err := s.ask(w, at, first+s.r.block-at)
 	if err != nil {
 		err = remoteError(w.ctx, err)
 		w.end()
@@ -77,7 +80,7 @@ func (s *fetchSession) open(off int64) {
 	}
 	s.learn(&o, first)
 	s.mu.Lock()
-	if body == nil || first%s.block != 0 || s.err != nil || s.ended {
+	if body == nil || s.err != nil || s.ended {
 		s.mu.Unlock()
 		if body != nil {
 			_ = body.Close()
@@ -86,14 +89,28 @@ func (s *fetchSession) open(off int64) {
 		return
 	}
 	defer s.mu.Unlock()
-	b := s.add(int(first/s.block), w.giveUp)
-	got := min(s.r.block, s.rec.Size-first)
+	b := s.add(int(at/s.block), at%s.block, w.giveUp)
+	got := min(first+s.r.block, s.rec.Size, (at/s.block+1)*s.block) - at
 	s.fetches.Go(func() { s.fetch(w, b, body, got) })
 }
 
-// ask opens the first block, or finds the object empty.
-func (s *fetchSession) ask(w *watch, first int64) (core.RemoteObject, io.ReadCloser, error) {
-	o, body, err := s.bucket.client.Get(w.ctx, s.bucket.name, s.name.key, core.RemoteGet{Offset: first, Length: s.r.block, Version: s.pinned})
+// beginAt is where in the block that begins at first the fetch begins for a reader
+// of the bytes from off to end, -1 for all: at its beginning, so that it costs one
+// request, unless the reader would wait for much. What lies before then takes a second
+// one. A range that needs no more than this block and the next costs two in
+// any case.
+func beginAt(off, end, first, block int64) int64 {
+	const little = 8 // th of a block
+	next := first + block
+	if in := off - first; in > block/little && (end < 0 || end <= next || end > next+block) {
+		return in
+	}
+	return 0
+}
+
+// ask opens the first bytes, or finds the object empty.
+func (s *fetchSession) ask(w *watch, first, length int64) (core.RemoteObject, io.ReadCloser, error) {
+	o, body, err := s.bucket.client.Get(w.ctx, s.bucket.name, s.name.key, core.RemoteGet{Offset: first, Length: length, Version: s.pinned})
 	if errors.Is(err, core.ErrRange) {
 		// It ends before that, or is empty.
 		if o, err = s.bucket.client.Head(w.ctx, s.bucket.name, s.name.key); err == nil && o.Size > first {
@@ -139,15 +156,15 @@ func (s *fetchSession) learn(o *core.RemoteObject, first int64) {
 }
 
 // add begins a block, which the caller has fetched; it holds mu.
-func (s *fetchSession) add(i int, cancel func()) *block {
-	b := &block{session: s, index: i, users: 1, cancel: cancel}
+func (s *fetchSession) add(i int, from int64, cancel func()) *block {
+	b := &block{session: s, index: i, users: 1, cancel: cancel, from: int(from), filled: int(from)}
 	s.blocks[i] = b
 	return b
 }
 
-// want has blocks fetched that a reader needs now or will soon; the caller holds
-// mu.
-func (s *fetchSession) want(from, to int) {
+// want has blocks fetched that a reader at off, who goes on to end, needs now or
+// will soon; the caller holds mu.
+func (s *fetchSession) want(from, to int, off, end int64) {
 	if s.err != nil || s.ended {
 		return
 	}
@@ -156,7 +173,11 @@ func (s *fetchSession) want(from, to int) {
 			continue
 		}
 		w := s.newWatch()
-		b := s.add(i, w.giveUp)
+		var at int64
+		if i == from {
+			at = beginAt(off, end, int64(i)*s.block, s.block)
+		}
+		b := s.add(i, at, w.giveUp)
 		s.fetches.Go(func() { s.fetch(w, b, nil, 0) })
 	}
 }
@@ -196,22 +217,35 @@ func (s *fetchSession) fill(w *watch, b *block, body io.ReadCloser, n int64) err
 	s.mu.Lock()
 	b.buf = buf
 	s.mu.Unlock()
-	for off := int64(0); off < length; {
+	if b.from == 0 {
+		return s.fillRun(w.ctx, w, b, body, n, 0, length, &b.filled)
+	}
+	g, ctx := errgroup.WithContext(w.ctx)
+	defer context.AfterFunc(ctx, w.giveUp)() // body is not bounded by ctx
+	g.Go(func() error { return s.fillRun(ctx, w, b, body, n, int64(b.from), length, &b.filled) })
+	g.Go(func() error { return s.fillRun(ctx, w, b, nil, 0, 0, int64(b.from), &b.head) })
+	return g.Wait()
+}
+
+// fillRun fills the bytes of a block from off to end, first from a body of n bytes
+// if there is one. filled, which mu guards, says how far it has come.
+func (s *fetchSession) fillRun(ctx context.Context, w *watch, b *block, body io.ReadCloser, n, off, end int64, filled *int) error {
+	for off < end {
 		if body == nil {
-			n = length - off
-			var o core.RemoteObject
-			o, body, err = s.bucket.client.Get(w.ctx, s.bucket.name, s.name.key, core.RemoteGet{
+			n = end - off
+			o, got, err := s.bucket.client.Get(ctx, s.bucket.name, s.name.key, core.RemoteGet{
 				Offset: int64(b.index)*s.block + off, Length: n, Version: s.rec.Remote.Version,
 			})
 			if err != nil {
 				return s.refused(err)
 			}
 			if err := s.same(&o); err != nil {
-				_ = body.Close()
+				_ = got.Close()
 				return err
 			}
+			body = got
 		}
-		err = s.take(b, body, buf[off:min(off+n, length)], w)
+		err := s.take(filled, body, b.buf[off:min(off+n, end)], w)
 		_ = body.Close()
 		if err != nil {
 			return err
@@ -242,15 +276,16 @@ func (s *fetchSession) same(o *core.RemoteObject) error {
 	return nil
 }
 
-// take reads exactly len(p) bytes and tells readers of them as they come.
-func (s *fetchSession) take(b *block, body io.Reader, p []byte, w *watch) error {
+// take reads exactly len(p) bytes and tells readers of them as they come, by
+// filled.
+func (s *fetchSession) take(filled *int, body io.Reader, p []byte, w *watch) error {
 	for len(p) > 0 {
 		k, err := body.Read(p)
 		if k > 0 {
 			w.progress()
 			p = p[k:]
 			s.mu.Lock()
-			b.filled += k
+			*filled += k
 			s.tell()
 			s.mu.Unlock()
 		}

@@ -58,13 +58,15 @@ type fetchedRun struct {
 }
 
 // block is a block of a session's object that is on its way, or in memory. Its
-// fields are guarded by the session's mu, but for the bytes of buf: those below
+// fields are guarded by the session's mu, but for the bytes of buf: those that are
 // filled do not change while somebody uses the block.
 type block struct {
 	session *fetchSession
 	index   int
 	buf     []byte // nil before there is memory for it
-	filled  int
+	from    int    // where a reader began, whom what lies before does not keep waiting
+	filled  int    // up to where it is filled from there on
+	head    int    // how much there is of what lies before from
 	full    bool
 	stored  bool // on disks, or not to be
 	storing bool
@@ -126,7 +128,7 @@ func (r *remotes) join(q *fetchRequest, b *remoteBucket, g slot.Reading, base *c
 	r.numbers[s.number] = s
 	r.count.Add(1)
 	s.life, s.cancel = context.WithCancel(r.life)
-	r.group.Go(func() { s.run(q.off) })
+	r.group.Go(func() { s.run(q.off, q.end) })
 	return s, nil
 }
 
@@ -253,8 +255,9 @@ func (s *fetchSession) end() bool {
 	return true
 }
 
-// run leads the session from its first request to its end.
-func (s *fetchSession) run(off int64) {
+// run leads the session from its first request, for the bytes from off to end, to
+// its end.
+func (s *fetchSession) run(off, end int64) {
 	stop := context.AfterFunc(s.life, func() { s.fail(errStopping, false) })
 	defer func() {
 		stop()
@@ -262,7 +265,7 @@ func (s *fetchSession) run(off int64) {
 		s.fetches.Wait()
 		s.giveBack()
 	}()
-	s.fetches.Go(func() { s.open(off) })
+	s.fetches.Go(func() { s.open(off, end) })
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
 	for !s.step() {

@@ -199,6 +199,53 @@ func TestRemoteRanges(t *testing.T) {
 	}
 }
 
+// TestRemoteRangeBegins: a reader of a range deep in a block does not wait for the
+// bytes before it, which come by a second request; one of a range across the end of a block
+// costs no third.
+func TestRemoteRangeBegins(t *testing.T) {
+	tc, f, b := startRemote(t, 3, 1)
+	const size = 6 * fakeBlock
+	want := remoteBytes(1, size)
+	f.set("key", want)
+	gate := make(chan int)
+	release := sync.OnceFunc(func() { close(gate) })
+	defer release()
+	f.onGet = func(_ string, g core.RemoteGet, _ *core.RemoteObject, body []byte) io.ReadCloser {
+		if g.Offset == fakeBlock {
+			return newGatedBody(body, gate)
+		}
+		return nil
+	}
+	owner, other := tc.ownerOf(b, "key")
+	read := func(from, to int64) {
+		t.Helper()
+		data, _, err := get(t, other, b, "key", core.GetOptions{Range: &core.ByteRange{Start: from, End: to - 1}})
+		if err != nil || !bytes.Equal(data, want[from:to]) {
+			t.Errorf("bytes %d to %d: got %d, %v", from, to, len(data), err)
+		}
+	}
+	read(2*fakeBlock-fakeBlock/4, 2*fakeBlock)
+	read(2*fakeBlock-fakeBlock/8, 2*fakeBlock)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		read(fakeBlock+1, 2*fakeBlock-1)
+	}()
+	release()
+	<-done
+	awaitPresent(t, owner, b, "key", fakeBlock)
+	if n := f.count("get"); n != 2 {
+		t.Errorf("%d GETs for one block: %v", n, f.gets)
+	}
+	f.reset()
+	read(4*fakeBlock-fakeBlock/4, 4*fakeBlock+fakeBlock/4)
+	awaitPresent(t, owner, b, "key", 3*fakeBlock)
+	if n := f.count("get"); n != 2 {
+		t.Errorf("%d GETs for a range across two blocks: %v", n, f.gets)
+	}
+	mustGet(t, other, b, "key", want)
+}
+
 // TestRemoteRangeOfNothing asks for ranges that are not there, and for suffixes.
 func TestRemoteRangeOfNothing(t *testing.T) {
 	tc, f, b := startRemote(t, 1, 1)
