@@ -27,6 +27,8 @@ type ProxyOptions struct {
 	Listen string
 	// Seed of what is left to chance.
 	Seed uint64
+	// Uploads keeps what was written, object by object.
+	Uploads bool
 }
 
 // Proxy stands before a server, counts requests, and treats them by rules that
@@ -38,6 +40,7 @@ type Proxy struct {
 	transport *http.Transport
 	rules     rules
 	counter   *counter
+	uploads   *uploads // nil if they are not kept
 
 	// ctx is the proxy's life, which no call bounds: it ends what waits.
 	ctx  context.Context
@@ -66,6 +69,9 @@ func StartProxy(o ProxyOptions) (*Proxy, error) {
 			DisableCompression: true, MaxIdleConnsPerHost: 64, ExpectContinueTimeout: time.Second,
 			IdleConnTimeout: 10 * time.Second, WriteBufferSize: 128 << 10, ReadBufferSize: 128 << 10,
 		},
+	}
+	if o.Uploads {
+		p.uploads = &uploads{buckets: map[string]map[string]Upload{}}
 	}
 	p.ctx, p.stop = context.WithCancel(context.Background()) //nolint:forbidigo // ended by Close
 	if err := p.Up(); err != nil {
@@ -168,7 +174,7 @@ func (p *Proxy) serve(w http.ResponseWriter, r *http.Request) {
 	t := p.rules.treat(q)
 	p.counter.begin(q.op)
 	defer p.counter.end()
-	x := &exchange{p: p, w: w, r: r, op: q.op, t: t}
+	x := &exchange{p: p, w: w, r: r, q: q, op: q.op, t: t}
 	x.run() //nolint:contextcheck // a late request outlives its client
 }
 
@@ -177,6 +183,7 @@ type exchange struct {
 	p  *Proxy
 	w  http.ResponseWriter
 	r  *http.Request
+	q  request
 	op Op
 	t  treatment
 }
@@ -349,7 +356,13 @@ func (x *exchange) roundTrip(ctx context.Context, body io.Reader) (*http.Respons
 		out.Header["User-Agent"] = nil // else net/http sends its own
 	}
 	x.p.counter.add(x.op, Count{Passed: 1})
-	return x.p.transport.RoundTrip(out)
+	if x.p.uploads == nil {
+		return x.p.transport.RoundTrip(out)
+	}
+	end := x.p.uploads.begin(x.q)
+	res, err := x.p.transport.RoundTrip(out)
+	end(res, err)
+	return res, err
 }
 
 func removeHopByHop(h http.Header) {
