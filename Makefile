@@ -40,10 +40,10 @@ endif
 # $(call require,PATH,WHAT): fail clearly where a part of the project is not there yet.
 require = @test -e $(1) || { echo "make $@: $(2) is not built yet: $(1) does not exist" >&2; exit 1; }
 
-.PHONY: help demo test check fuzz sim bench soak guests build install tools
+.PHONY: help demo test check fuzz sim bench bench-etl soak guests build install tools
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: ## show the cluster at work on this machine
 	$(call require,scripts/demo.sh,the demo)
@@ -86,6 +86,11 @@ bench: ## measure, and compare with what is on record
 	@$(tools) benchstat versitygw fake-gcs-server
 	@$(MAKE) build
 	$(GO) run ./scripts/bench
+
+bench-etl: ## measure transforms, and write docs/benchmarks-etl.md
+	@$(tools) gcc
+	@$(MAKE) build
+	$(GO) run ./scripts/bench -only etl,etl-cluster -rounds 5 -cell 1s -out docs/benchmarks-etl.md
 
 soak: ## run the failure scripts in turn until Ctrl-C, and go on where soak.jsonl ends
 	$(call require,scripts/soak.sh,the soak test)

@@ -134,12 +134,13 @@ func TestGuests(t *testing.T) {
 			})
 		}
 	})
-	for _, l := range h.List() {
+	list := h.List()
+	for _, l := range list {
 		t.Logf("%s: reused %d of %d, CPU p50 %v p99 %v, memory %d KiB", l.Ref.Name, l.Stats.Reused, l.Stats.Calls, l.Stats.CPUP50, l.Stats.CPUP99, l.Stats.PeakMemory>>10)
 	}
 	compiled, err := filepath.Glob(filepath.Join(dir, "*", "wazero-*", "*"))
-	if err != nil || len(compiled) != len(guests) {
-		t.Errorf("%d files of compiled code, want one for each of %d guests: the node does not use what the child made (%v)", len(compiled), len(guests), err)
+	if err != nil || len(compiled) != len(list) {
+		t.Errorf("%d files of compiled code, want one for each of %d guests: the node does not use what the child made (%v)", len(compiled), len(list), err)
 	}
 }
 
@@ -267,6 +268,7 @@ func cGuests(t *testing.T) []guest {
 			plain(strings.Repeat("a", 70_000)+"\n", `failed error 1 "line 1: the names of the columns are longer than 64 KiB"`),
 			plain("a\n"+strings.Repeat("x", 300<<10), fmt.Sprintf("done []%q", `{"a":"`+strings.Repeat("x", 300<<10)+"\"}\n")),
 		), nil},
+		{"c-identitywasi", cGuest, "identitywasi", []object{plain("", `done []""`), plain(long, fmt.Sprintf("done []%q", long))}, nil},
 		{"c-wasi", cGuest, "upperwasi", []object{plain("hello", `done []"HELLO"`), plain("", `done []""`)}, nil},
 	}
 }

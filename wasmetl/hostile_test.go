@@ -593,7 +593,7 @@ func TestNoLeaks(t *testing.T) {
 	round := func(n int) {
 		for k := range n {
 			ref := refs[k%len(refs)]
-			if ref.Name == "deep" && k > 100 {
+			if ref.Name == "deep" && k > 40 {
 				ref = refs[0] // 84 MB of stack each
 			}
 			if err := h.Start(ref.Name); err != nil {

@@ -17,6 +17,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/shoalstore/shoal/wasmetl"
 )
 
 func main() {
@@ -39,7 +41,7 @@ func run(ctx context.Context, args []string) int {
 	f := flag.NewFlagSet("bench", flag.ExitOnError)
 	f.StringVar(&o.shoal, "shoal", "bin/shoal", "the binary to measure")
 	f.StringVar(&o.out, "out", "docs/benchmarks.md", "where the report goes; - for stdout")
-	f.StringVar(&o.only, "only", "", "sections to run, comma-separated: node, cluster, copy, list, failover, memory, rebuild, resync, latency, remote; empty for all")
+	f.StringVar(&o.only, "only", "", "sections to run, comma-separated: node, cluster, copy, list, failover, memory, rebuild, resync, latency, remote, etl, etl-cluster; empty for all but the last two")
 	f.StringVar(&o.cells, "cells", "", "loads of the sections node and cluster, comma-separated, such as \"PUT 1 KiB x 64,GET 1 MiB x 1\"; empty for all")
 	f.IntVar(&o.rounds, "rounds", 5, "turns of each pair")
 	f.DurationVar(&o.cell, "cell", 2*time.Second, "time of one turn")
@@ -50,11 +52,18 @@ func run(ctx context.Context, args []string) int {
 	f.IntVar(&o.remote, "remote", 1024, "MiB of the largest object of the remote section")
 	f.StringVar(&o.baseline, "baseline", "", "serve the baseline at this address (used by bench itself)")
 	f.StringVar(&o.dir, "dir", "", "directory of the baseline")
+	sidecar := f.Bool("sidecar", false, "answer with what is sent, until standard input ends (used by bench itself)")
+	compile := f.Bool("compile", false, "compile a module, as told on standard input (used by bench itself)")
 	if err := f.Parse(args); err != nil {
 		return 2
 	}
-	if o.baseline != "" {
+	switch {
+	case o.baseline != "":
 		return report(serveBaseline(ctx, o.baseline, o.dir))
+	case *sidecar:
+		return report(serveSidecar(ctx, os.Stdin, os.Stdout))
+	case *compile:
+		return report(wasmetl.CompileChild(ctx, os.Stdin, os.Stdout))
 	}
 	b := &bench{o: o}
 	if err := b.all(ctx); err != nil {
@@ -79,11 +88,15 @@ type bench struct {
 
 // wants says whether a section is to be run.
 func (b *bench) wants(section string) bool {
-	return b.o.only == "" || slices.Contains(strings.Split(b.o.only, ","), section)
+	return b.o.only == "" && !strings.HasPrefix(section, "etl") || slices.Contains(strings.Split(b.o.only, ","), section)
 }
 
 func (b *bench) all(ctx context.Context) error {
-	b.head()
+	if strings.HasPrefix(b.o.only, "etl") {
+		b.etlHead()
+	} else {
+		b.head()
+	}
 	for _, s := range []struct {
 		name string
 		f    func(context.Context) error
@@ -98,6 +111,8 @@ func (b *bench) all(ctx context.Context) error {
 		{"resync", b.resync},
 		{"latency", b.latency},
 		{"remote", b.remote},
+		{"etl", b.etl},
+		{"etl-cluster", b.etlCluster},
 	} {
 		if !b.wants(s.name) {
 			continue
