@@ -118,13 +118,13 @@ func (s *fetchSession) bringBack(i int) {
 	}
 	if !stored {
 		if len(s.readers) > 0 {
-			s.want(i, i+1)
+			s.want(i, i+1, from, -1)
 		}
 		return
 	}
 	w := s.newWatch()
 	w.pause()
-	b := s.add(i, w.giveUp)
+	b := s.add(i, 0, w.giveUp)
 	b.stored = true
 	s.fetches.Go(func() { s.load(w, b, &r, s.inline) })
 }
