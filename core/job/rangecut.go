@@ -95,6 +95,7 @@ func commonPrefix(a, b string) int {
 // place is a level with what is guessed of it.
 type place struct {
 	level
+	index   int      // among the levels
 	letters alphabet // that may follow
 	open    bool
 	counts  bool    // the word has digits
@@ -103,15 +104,23 @@ type place struct {
 
 func (p *place) left() float64 { return p.each * float64(p.letters.count()) }
 
-// places returns the levels at which there may be more keys up to the bound, the
-// shallowest first.
-func (s *shape) places(bound string) []place {
+// places returns the levels at which there may be more keys up to an end, the
+// shallowest first. Where keys are known to go on about to the end, near, no level is
+// open: those that count are taken to go through all that they may be.
+func (s *shape) places(end string, near bool) []place {
 	var out []place
 	room := -1.0 // how many keys there may yet be below, as shallower levels say
-	common := commonPrefix(s.last, bound)
+	common := commonPrefix(s.last, end)
+	all := make([]kinds, len(s.levels))
+	for i := range s.levels {
+		if s.levels[i].keys > 1 {
+			all[i] = s.kinds(i)
+		}
+	}
+	sizes := s.sizes(all)
 	for i := range s.levels {
 		l := &s.levels[i]
-		if bound != "" && l.at < common {
+		if end != "" && l.at < common {
 			continue
 		}
 		letter, _ := utf8.DecodeRuneInString(s.last[l.at:])
@@ -119,26 +128,52 @@ func (s *shape) places(bound string) []place {
 		if i+1 < len(s.levels) {
 			below = s.levels[i+1].keys
 		}
-		k := s.kinds(i)
-		p := place{level: *l, letters: k.letters(letter), counts: k.digits || s.varies(i)}
-		if bound != "" && l.at == common && len(bound) > l.at {
-			top, _ := utf8.DecodeRuneInString(bound[l.at:])
+		p := place{level: *l, index: i, letters: all[i].letters(letter), counts: all[i].digits || s.varies(i), each: sizes[i]}
+		if end != "" && l.at == common && len(end) > l.at {
+			top, _ := utf8.DecodeRuneInString(end[l.at:])
 			p.letters = p.letters.upTo(top)
 		}
 		switch {
 		case l.branches > 1:
-			p.each = float64(l.keys-below) / float64(l.branches-1)
 			room = 2*p.each - float64(below)
 			if room < 0 {
 				room = -1
 			}
 		case l.keys < s.few() || room >= 0 || !isWord(letter):
 			continue
-		default:
+		case !near:
 			p.open = true
+		case !p.counts && l.at > common:
+			continue
 		}
 		if p.letters.count() > 0 {
 			out = append(out, p)
+		}
+	}
+	return out
+}
+
+// sizes returns about how many keys a branch of each level has: where some are
+// through, as many as those; else as many as all branches of the next level together,
+// if that counts.
+func (s *shape) sizes(all []kinds) []float64 {
+	out := make([]float64, len(s.levels))
+	for i := range slices.Backward(s.levels) {
+		l := &s.levels[i]
+		below := l.keys
+		if i+1 < len(s.levels) {
+			below = s.levels[i+1].keys
+		}
+		out[i] = float64(below)
+		switch {
+		case l.branches > 1:
+			out[i] = float64(l.keys-below) / float64(l.branches-1)
+		case i+1 < len(s.levels) && l.keys >= s.few():
+			n := 1
+			if next := &s.levels[i+1]; next.branches > 1 || all[i+1].digits || s.varies(i+1) {
+				n = max(all[i+1].letters(-1).count(), 1)
+			}
+			out[i] = max(out[i], float64(n)*out[i+1])
 		}
 	}
 	return out
@@ -154,51 +189,149 @@ const (
 // few keys are too few to say that what they have in common means something.
 func (s *shape) few() int64 { return int64(min(64, s.size/2)) }
 
-// guess is a key in the middle of what is left.
+// guess is a key behind which there may be more.
 type guess struct {
 	key string
 	// at is the level that it is about; of one behind which something was found,
 	// where that differs from the last key.
 	at   int
 	open bool
-	// counts: the level is of a word that counts. fine: it is the right one.
-	counts, fine bool
+	// counts: the level is of a word that counts.
+	counts bool
 }
 
-// guess returns a key that about half of what is left is above of, or false if too
-// little is. Nothing is above the bound, if it is not "". best, if not nil, is a
+// probeAt is how much of what is left is before a key that is probed, if no level is
+// open: what goes on there is taken to go on to the end.
+const probeAt = 0.75
+
+// guess returns a key that most of what is left is before, or false if too little is
+// left. Nothing is between it and the end, if that is not "". best, if not nil, is a
 // key with something above it: then only what may be better is returned.
-func (s *shape) guess(bound string, best *guess) (guess, bool) {
-	places := s.places(bound)
-	if g, ok := s.openGuess(places, best, true); ok {
-		return g, true
+func (s *shape) guess(end string, best *guess) (guess, bool) {
+	places := s.places(end, false)
+	if g, ok := s.openGuess(places, best, true); ok || best != nil && best.counts {
+		return g, ok
 	}
-	if best != nil && best.counts {
-		return s.refined(places, best)
+	total := sum(places)
+	if best != nil || total < float64(littlePages*s.size) {
+		return s.openGuess(places, best, false)
 	}
-	total := 0.0
+	return guess{key: s.quantile(places, probeAt*total, false), at: len(s.last)}, true
+}
+
+// letter is what is known of the letter up to which keys go on at a level: it is
+// some of these, and first surely.
+type letter struct {
+	at      int
+	letters alphabet
+}
+
+// letterAt returns what may be behind a key that was found, at the level at which it
+// differs from the last key, up to an end.
+func (s *shape) letterAt(found, end string) (letter, bool) {
+	at := commonPrefix(s.last, found)
+	i := slices.IndexFunc(s.levels, func(l level) bool { return l.at == at })
+	if i < 0 || at >= len(found) {
+		return letter{}, false
+	}
+	first, _ := utf8.DecodeRuneInString(found[at:])
+	k := s.kinds(i)
+	k.add(first)
+	a := k.letters(first - 1)
+	if common := commonPrefix(s.last, end); end != "" && common == at && len(end) > at {
+		top, _ := utf8.DecodeRuneInString(end[at:])
+		a = a.upTo(top)
+	}
+	return letter{at, a}, a.count() > 0
+}
+
+// end returns a key behind all that begins with the last of the letters.
+func (s *shape) endOf(l letter) string {
+	return s.last[:l.at] + string(l.letters.at(l.letters.count()-1)) + above
+}
+
+// halve returns a key behind the first part of the letters, false if one is left or
+// the rest are few of what there were.
+func (s *shape) halve(l letter, first bool) (guess, bool) {
+	n := l.letters.count()
+	if n < 2 {
+		return guess{}, false
+	}
+	k := (n - 1) / 2
+	if first {
+		k = (n - 1) / 3
+	}
+	return guess{key: s.last[:l.at] + string(l.letters.at(k)) + above, at: l.at}, true
+}
+
+// sum is what is left at all places that are not open.
+func sum(places []place) (total float64) {
 	for i := range places {
 		if !places[i].open {
 			total += places[i].left()
 		}
 	}
-	if best != nil || total < float64(littlePages*s.size) {
-		return s.openGuess(places, best, false)
-	}
-	sum := 0.0
+	return total
+}
+
+// quantile returns a key behind so many of the keys that are left: at the end of a
+// letter's branch, or where it is finer within one.
+func (s *shape) quantile(places []place, before float64, fine bool) string {
 	for i := range slices.Backward(places) {
 		p := &places[i]
-		if p.open || p.left() == 0 || sum+p.left() < total/2 {
-			sum += p.left()
+		if p.open || p.left() <= 0 {
 			continue
 		}
-		letter, _ := utf8.DecodeRuneInString(s.last[p.at:])
-		if k := int((total/2 - sum) / p.each); k > 0 {
-			letter = p.letters.at(min(k, p.letters.count()) - 1)
+		if before >= p.left() && i > 0 {
+			before -= p.left()
+			continue
 		}
-		return guess{key: s.last[:p.at] + string(letter) + above, at: p.at}, true
+		letters := min(before/p.each, float64(p.letters.count()))
+		if !fine {
+			return s.last[:p.at] + string(p.letters.at(max(min(int(letters+0.5), p.letters.count())-1, 0))) + above
+		}
+		k := min(int(letters), p.letters.count()-1)
+		return s.last[:p.at] + string(p.letters.at(k)) + s.within(p.index+1, letters-float64(k))
 	}
-	return guess{}, false
+	return s.last + above
+}
+
+// within continues a key behind so much of the branch that it begins, as far as the
+// next levels count.
+func (s *shape) within(i int, part float64) string {
+	const most = 4
+	var b strings.Builder
+	for n := 0; n < most && i < len(s.levels); n++ {
+		letter, _ := utf8.DecodeRuneInString(s.last[s.levels[i].at:])
+		k := s.kinds(i)
+		if !isWord(letter) || s.levels[i].branches == 1 && !k.digits && !s.varies(i) {
+			break
+		}
+		letters := k.letters(-1)
+		x := part * float64(letters.count())
+		j := min(int(x), letters.count()-1)
+		b.WriteRune(letters.at(j))
+		part = x - float64(j)
+		i++
+	}
+	return b.String()
+}
+
+// cuts returns keys that divide what is left up to an end into n parts and one, of
+// about the same size, in order. There may be fewer.
+func (s *shape) cuts(end string, near bool, n int) []string {
+	places := s.places(end, near)
+	total := sum(places)
+	var out []string
+	last := s.last
+	for i := range n {
+		key := s.quantile(places, total*float64(i+1)/float64(n+1), true)
+		if key > last && (end == "" || key < end) {
+			out = append(out, key)
+			last = key
+		}
+	}
+	return out
 }
 
 // openGuess looks for the shallowest of the open levels that has more, by halves:
@@ -216,36 +349,19 @@ func (s *shape) openGuess(places []place, best *guess, counts bool) (guess, bool
 	}
 	k := len(open) / 2
 	p := open[k]
-	g := guess{at: p.at, open: true, counts: counts}
 	letter, _ := utf8.DecodeRuneInString(s.last[p.at:])
-	if k == len(open)-1 && best == nil && letter != '0' {
-		letter, g.fine = p.letters.at((p.letters.count()-1)/2), true
-	}
-	g.key = s.last[:p.at] + string(letter) + above
-	return g, true
+	return guess{key: s.last[:p.at] + string(letter) + above, at: p.at, open: true, counts: counts}, true
 }
 
-// refined looks once for a place further on at the level of the best one.
-func (s *shape) refined(places []place, best *guess) (guess, bool) {
+// left is about how many keys are left up to an end.
+func (s *shape) left(end string, near bool) int64 {
+	places := s.places(end, near)
 	for i := range places {
-		if p := &places[i]; p.at == best.at && p.open && !best.fine && p.letters.count() > 2 {
-			letter := p.letters.at(p.letters.count() / 3)
-			return guess{key: s.last[:p.at] + string(letter) + above, at: p.at, open: true, counts: true, fine: true}, true
-		}
-	}
-	return guess{}, false
-}
-
-// left is about how many keys are left up to the bound.
-func (s *shape) left(bound string) int64 {
-	total := 0.0
-	for _, p := range s.places(bound) {
-		if p.open {
+		if places[i].open {
 			return int64(muchPages * s.size)
 		}
-		total += p.left()
 	}
-	return int64(min(total, 1e15))
+	return int64(min(sum(places), 1e15))
 }
 
 // alphabet is a set of letters, as runs in order.

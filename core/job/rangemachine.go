@@ -4,6 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"time"
+	"unicode/utf8"
+
+	"github.com/zeebo/xxh3"
 
 	"github.com/shoalstore/shoal/core"
 )
@@ -46,6 +49,8 @@ type rangeOptions struct {
 	countOnly bool
 	// owner says which node works on a key.
 	owner func(key string) core.NodeID
+	// lanes is about how many there are in the cluster.
+	lanes int
 	// middle, if not nil, returns a key in the middle between two, and how many
 	// there are, where that is known without asking anybody.
 	middle func(after, last string) (mid string, left int64)
@@ -108,22 +113,30 @@ type rangeAsk struct {
 	lane int
 }
 
-// cutting is the search for a place to cut a range at.
+// cutting is the search for places to cut a range at.
 type cutting struct {
-	ask   rangeAsk
-	table *rangeTable
+	asks   []rangeAsk // one for each part, or more
+	points []string   // where, once that is known
+	table  *rangeTable
 	// probes were made, lost is how often another node got ahead in writing down
 	// that it probes.
 	probes, lost int
 	guess        guess
 	best         *guess
-	ready        bool // best is the place, once the row can be written
-	budget       rangeBudget
+	// end is behind what is looked at, if that is known; beyond says that there is
+	// something else behind it.
+	end    string
+	beyond bool
+	// letter is how far keys go at the best level; sure is that it goes to the end.
+	letter *letter
+	sure   bool
+	ready  bool // the points are paid for: now the rows can be written
+	budget rangeBudget
 }
 
 // The bounds of the search for one cut.
 const (
-	maxProbes = 5
+	maxProbes = 7
 	maxLost   = 4
 )
 
@@ -148,13 +161,13 @@ const (
 
 // pending is an operation under way.
 type pending struct {
-	kind  opKind
-	held  *heldRange // that it is about
-	batch *batch
-	row   keyRange // to be written
-	other keyRange // to be written as well
-	moved int      // pages that the write counts
-	after string   // of the range that was asked for
+	kind   opKind
+	held   *heldRange // that it is about
+	batch  *batch
+	row    keyRange   // to be written
+	others []keyRange // to be written as well
+	moved  int        // pages that the write counts
+	after  string     // of the range that was asked for
 }
 
 // actionKind says what a machine asks for.
@@ -245,7 +258,7 @@ const (
 
 const (
 	firstRangePause = 50 * time.Millisecond
-	maxRangePause   = time.Second
+	maxRangePause   = 400 * time.Millisecond
 	firstListPause  = 200 * time.Millisecond
 	maxListPause    = 5 * time.Second
 )
@@ -349,6 +362,7 @@ func (s *steps) loaded(e *rangeEvent) {
 		return
 	}
 	var most *rowOfRange
+	var free []*rowOfRange
 	for i := range e.table.ranges {
 		r := &e.table.ranges[i]
 		switch {
@@ -357,16 +371,21 @@ func (s *steps) loaded(e *rangeEvent) {
 			s.hold(*r) // given to this node, or let go of in doubt
 			return
 		case r.Holder == "" || !e.alive(r.Holder, r.Boot):
-			row := r.keyRange
-			row.Holder, row.Boot, row.Lane = m.o.self, m.o.boot, m.o.lane
-			s.do(rangeAction{kind: actWrite, write: []rangeWrite{{row: row, version: r.version, blind: m.o.sabotage.noVersion}}}, pending{kind: opClaim, row: row})
-			return
+			free = append(free, r)
 		case r.Left < int64(littlePages*m.o.page):
 		case most == nil || r.Left > most.Left:
 			if pages, ok := m.refused[r.After]; !ok || r.Pages >= pages+2 {
 				most = r
 			}
 		}
+	}
+	if len(free) > 0 {
+		// Others claim, too: not all the same one.
+		r := free[xxh3.HashString(fmt.Sprint(m.o.self, m.o.lane))%uint64(len(free))]
+		row := r.keyRange
+		row.Holder, row.Boot, row.Lane = m.o.self, m.o.boot, m.o.lane
+		s.do(rangeAction{kind: actWrite, write: []rangeWrite{{row: row, version: r.version, blind: m.o.sabotage.noVersion}}}, pending{kind: opClaim, row: row})
+		return
 	}
 	if most == nil || !e.table.affords(2, m.o.page) && m.o.middle == nil && !m.o.sabotage.noBudget {
 		s.idle()
@@ -400,7 +419,9 @@ func (s *steps) drop() {
 		s.refuse(a, true)
 	}
 	if h.cut != nil {
-		s.refuse(h.cut.ask, true)
+		for _, a := range h.cut.asks {
+			s.refuse(a, true)
+		}
 	}
 }
 
@@ -472,12 +493,17 @@ func (m *rangeMachine) left(h *heldRange) int64 {
 	return h.shape.left(h.end())
 }
 
-// end is behind all keys that there may be in the range.
-func (h *heldRange) end() string {
-	if h.Last != "" && (h.Bound == "" || h.Last < h.Bound) {
-		return h.Last
+// end is behind all keys that there may be in the range, or in the part of it that is
+// known to be full; near says that keys go on about to there, as far as is known.
+func (h *heldRange) end() (key string, near bool) {
+	key = h.Bound
+	if h.Last != "" && (key == "" || h.Last < key) {
+		key, near = h.Last, true
 	}
-	return h.Bound
+	if h.Edge > h.head && (key == "" || h.Edge <= key) {
+		key, near = h.Edge, true
+	}
+	return key, near
 }
 
 // written goes on after the range's row was written.
@@ -492,10 +518,16 @@ func (s *steps) written(p *pending, e *rangeEvent) {
 	}
 	if p.kind == opCut {
 		h.keyRange, h.version = p.row, e.version
-		s.out = append(s.out, rangeAction{kind: actReply, reply: rangeReply{id: h.cut.ask.id, row: &rowOfRange{p.other, e.version}}})
+		for i, a := range h.cut.asks {
+			if i < len(p.others) {
+				s.out = append(s.out, rangeAction{kind: actReply, reply: rangeReply{id: a.id, row: &rowOfRange{p.others[i], e.version}}})
+			} else {
+				s.refuse(a, true)
+			}
+		}
 		h.cut = nil
 		for _, a := range h.asks {
-			s.refuse(a, true) // the part that went may be the larger one
+			s.refuse(a, true) // the parts that went may be larger ones
 		}
 		h.asks = nil
 		return
@@ -643,26 +675,29 @@ func (s *steps) asked(e *rangeEvent) {
 	h.asks = append(h.asks, e.ask)
 }
 
-// consider begins to look for a place to cut, for the first node that asks.
+// consider begins to look for places to cut, for all nodes that ask.
 func (s *steps) consider() {
 	m, h := s.m, s.m.held
 	if h.shape.seen == 0 && m.o.middle == nil {
 		return // nothing is known yet
 	}
-	a := h.asks[0]
-	h.asks = h.asks[1:]
+	asks := h.asks
+	h.asks = nil
 	switch {
 	case h.listed || len(h.pages) >= m.o.window:
-		s.refuse(a, false) // it is not the listing that is waited for
+		for _, a := range asks {
+			s.refuse(a, false) // it is not the listing that is waited for
+		}
 	case m.o.middle != nil:
+		h.cut = &cutting{asks: asks}
 		mid, left := m.o.middle(h.head, h.Last)
 		if left < int64(littlePages*m.o.page) {
-			s.refuse(a, false)
+			s.giveUpCut()
 			return
 		}
-		h.cut = &cutting{ask: a, best: &guess{key: mid}, ready: true}
+		h.cut.points, h.cut.ready = []string{mid}, true
 	default:
-		h.cut = &cutting{ask: a}
+		h.cut = &cutting{asks: asks}
 		s.do(rangeAction{kind: actLoad}, pending{kind: opLoadBudget, held: h})
 	}
 }
@@ -670,7 +705,9 @@ func (s *steps) consider() {
 // giveUpCut ends the search without a cut.
 func (s *steps) giveUpCut() {
 	h := s.m.held
-	s.refuse(h.cut.ask, false)
+	for _, a := range h.cut.asks {
+		s.refuse(a, false)
+	}
 	h.cut = nil
 }
 
@@ -685,34 +722,96 @@ func (s *steps) reckon(e *rangeEvent) {
 	s.search()
 }
 
-// search guesses the next place to probe, or takes the best one.
+// search guesses the next place to probe, until it is known how far the keys go.
 func (s *steps) search() {
 	m, h := s.m, s.m.held
 	c := h.cut
-	g, ok := h.shape.guess(h.end(), c.best)
-	ok = ok && !h.listed && g.key > h.head && (h.end() == "" || g.key < h.end())
-	cost := int64(1)
-	if c.probes == 0 {
-		cost = 2 // the page at the end of the part as well
+	end, near := h.end()
+	if near && c.probes == 0 {
+		s.divide() // nothing has to be found out
+		return
 	}
+	if c.end != "" {
+		end = c.end
+	}
+	var g guess
+	ok := false
+	if c.letter == nil {
+		g, ok = h.shape.guess(end, c.best)
+		if !ok && c.best != nil && c.best.open {
+			if l, found := h.shape.letterAt(c.best.key, end); found {
+				c.letter = &l
+				g, ok = h.shape.halve(l, true)
+			}
+		}
+	} else if !c.sure {
+		g, ok = h.shape.halve(*c.letter, false)
+	}
+	ok = ok && !h.listed && g.key > h.head && (end == "" || g.key < end)
 	switch {
-	case ok && c.probes < maxProbes && (c.table.affords(cost, m.o.page) || m.o.sabotage.noBudget):
+	case ok && c.probes < maxProbes && (c.table.affords(2, m.o.page) || m.o.sabotage.noBudget):
 		c.guess = g
-		c.budget = rangeBudget{c.table.budget.Spent + cost}
-		w := rangeWrite{budget: &c.budget, version: c.table.budgetAt}
-		s.do(rangeAction{kind: actWrite, write: []rangeWrite{w}}, pending{kind: opBudget, held: h})
-	case c.best != nil:
-		c.ready = true
+		s.charge(1)
 	default:
-		s.giveUpCut()
+		if c.letter != nil {
+			h.Edge = h.shape.endOf(*c.letter)
+		} else if c.end != "" {
+			h.Edge = c.end
+		}
+		s.divide()
 	}
 }
 
-// charged probes, once that is written down.
+// charge writes down that so many more calls are to be made.
+func (s *steps) charge(calls int64) {
+	h := s.m.held
+	c := h.cut
+	c.budget = rangeBudget{c.table.budget.Spent + calls}
+	w := rangeWrite{budget: &c.budget, version: c.table.budgetAt}
+	s.do(rangeAction{kind: actWrite, write: []rangeWrite{w}}, pending{kind: opBudget, held: h})
+}
+
+// divide cuts into as many parts as nodes want, if there is enough for them. Each
+// costs a page that need not be full.
+func (s *steps) divide() {
+	m, h := s.m, s.m.held
+	c := h.cut
+	idle := m.o.lanes
+	for i := range c.table.ranges {
+		if !c.table.ranges[i].Done {
+			idle--
+		}
+	}
+	want := int64(max(len(c.asks), idle))
+	afford := func(n int64) bool { return c.table.affords(n, m.o.page) || m.o.sabotage.noBudget }
+	edge := c.beyond && h.Edge > h.head && afford(1) && (h.Last == "" || h.Edge < h.Last)
+	if edge {
+		want--
+	}
+	n := min(want, m.left(h)/int64(littlePages*m.o.page))
+	for n > 0 && !afford(n+1) {
+		n--
+	}
+	if n > 0 && !h.listed {
+		end, near := h.end()
+		c.points = h.shape.cuts(end, near, int(n))
+	}
+	if edge && (len(c.points) == 0 || c.points[len(c.points)-1] < h.Edge) {
+		c.points = append(c.points, h.Edge)
+	}
+	if len(c.points) == 0 {
+		s.giveUpCut()
+		return
+	}
+	s.charge(int64(len(c.points)))
+}
+
+// charged goes on once it is written down what it costs.
 func (s *steps) charged(_ *pending, e *rangeEvent) {
 	h := s.m.held
 	c := h.cut
 	if e.err != nil {
+		c.points = nil
 		if c.lost++; c.lost > maxLost {
 			s.giveUpCut()
 			return
@@ -721,6 +820,10 @@ func (s *steps) charged(_ *pending, e *rangeEvent) {
 		return
 	}
 	c.table.budget, c.table.budgetAt = c.budget, e.version
+	if len(c.points) > 0 {
+		c.ready = true
+		return
+	}
 	c.probes++
 	s.do(rangeAction{kind: actProbe, after: c.guess.key, max: 1}, pending{kind: opProbe, held: h})
 }
@@ -733,41 +836,82 @@ func (s *steps) probed(e *rangeEvent) {
 	case e.err != nil:
 		s.giveUpCut()
 		return
-	case len(e.items) > 0 && (h.Last == "" || e.items[0].Key <= h.Last):
-		at := commonPrefix(h.shape.last, e.items[0].Key)
-		c.best = &guess{key: c.guess.key, at: at, counts: c.guess.counts, fine: c.guess.fine}
-		if !c.guess.open {
-			c.ready = true
-			return
-		}
-	default:
+	case len(e.items) == 0 || h.Last != "" && e.items[0].Key > h.Last:
 		h.Bound = c.guess.key
-		if c.best != nil && c.guess.fine {
-			c.best.fine = true
+		c.missed()
+	default:
+		found := e.items[0].Key
+		at := commonPrefix(h.shape.last, found)
+		switch {
+		case at < c.guess.at && c.guess.at < len(h.shape.last):
+			// What is left of the branch ends here, and something else begins.
+			c.beyond = true
+			c.missed()
+		case c.letter != nil:
+			before := c.letter.letters.count()
+			if l, ok := h.shape.letterAt(found, h.shape.endOf(*c.letter)); ok {
+				c.letter = &l
+			}
+			c.sure = c.letter.letters.count() <= before/4 || c.letter.letters.count() < 2
+		default:
+			c.best = &guess{key: found, at: at, counts: c.guess.counts, open: c.guess.open}
+			if !c.guess.open {
+				s.divide()
+				return
+			}
 		}
 	}
 	s.search()
 }
 
-// cut divides the range: both parts are written as one entry.
+// missed takes in that the guess is the end of what was looked at.
+func (c *cutting) missed() {
+	if c.end == "" || c.guess.key < c.end {
+		c.end = c.guess.key
+	}
+	if c.letter == nil {
+		return
+	}
+	r, _ := utf8.DecodeRuneInString(c.guess.key[c.letter.at:])
+	c.letter.letters = c.letter.letters.upTo(r)
+}
+
+// cut divides the range: all parts are written as one entry.
 func (s *steps) cut() {
 	m, h := s.m, s.m.held
 	c := h.cut
-	if (h.listed || c.best.key <= h.head) && !m.o.sabotage.behind {
-		s.giveUpCut() // the listing has come by
+	points := c.points
+	for len(points) > 0 && points[0] <= h.head && !m.o.sabotage.behind {
+		points = points[1:] // the listing has come by
+	}
+	if h.listed && !m.o.sabotage.behind || len(points) == 0 {
+		s.giveUpCut()
 		s.move()
 		return
 	}
+	left := m.left(h) / int64(len(points)+1)
 	row := h.keyRange
-	row.Last, row.Bound, row.Left = c.best.key, "", m.left(h)/2
-	other := keyRange{After: c.best.key, Last: h.Last, Pos: c.best.key, Holder: c.ask.from, Boot: c.ask.boot, Lane: c.ask.lane, Left: row.Left, Bound: h.Bound}
+	row.Last, row.Bound, row.Edge, row.Left = points[0], "", "", left
+	w := []rangeWrite{{row: row, version: h.version, blind: m.o.sabotage.noVersion}}
+	var others []keyRange
+	for i, at := range points {
+		other := keyRange{After: at, Last: h.Last, Pos: at, Left: left, Bound: h.Bound, Edge: h.Edge}
+		if i < len(c.asks) { // the rest is for whoever comes first
+			a := c.asks[i]
+			other.Holder, other.Boot, other.Lane = a.from, a.boot, a.lane
+		}
+		if i+1 < len(points) {
+			other.Last, other.Bound, other.Edge = points[i+1], "", ""
+		}
+		others = append(others, other)
+		w = append(w, rangeWrite{row: other})
+	}
 	if !m.o.sabotage.noCeiling {
 		// From now on nothing behind it counts as listed here.
 		h.Last = row.Last
 	}
 	h.writing = true
-	w := []rangeWrite{{row: row, version: h.version, blind: m.o.sabotage.noVersion}, {row: other}}
-	s.do(rangeAction{kind: actWrite, write: w}, pending{kind: opCut, held: h, row: row, other: other})
+	s.do(rangeAction{kind: actWrite, write: w}, pending{kind: opCut, held: h, row: row, others: others})
 }
 
 // askAnswered takes the part of a range that this node got, or looks elsewhere.

@@ -217,6 +217,11 @@ func (r *run) newRangeRun(phase State, table string) (*rangeRun, error) {
 			rr.list = rr.withGone(*from, rr.list)
 		}
 	}
+	for i := range n.Map().Nodes {
+		if n.Map().Nodes[i].State == core.NodeActive {
+			o.lanes += lanes
+		}
+	}
 	if phase == Running {
 		var err error
 		if rr.work, err = r.listedAction(n.Map()); err != nil {

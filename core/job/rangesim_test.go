@@ -165,7 +165,7 @@ func (s *rangeSim) start(n *simNode) {
 	n.asks = map[uint64]func(rangeReply){}
 	n.machine = newRangeMachine(rangeOptions{
 		self: n.id, boot: n.boot, page: s.o.page, window: s.o.window, batch: 50, takes: s.o.takes, countOnly: s.o.countOnly,
-		owner: s.owner, sabotage: s.o.sabotage,
+		owner: s.owner, lanes: s.o.nodes, sabotage: s.o.sabotage,
 	})
 	s.deliver(n, rangeEvent{kind: evStart})
 }
@@ -322,7 +322,7 @@ func (s *rangeSim) put(rows []rangeWrite) (core.Version, error) {
 		} else if _, err := decodeRange(w.row.After, b); err != nil {
 			s.broken("%v", err)
 		}
-		if len(rows) == 2 && s.trace {
+		if len(rows) >= 2 && s.trace {
 			i, _ := slices.BinarySearch(s.here, w.row.Pos)
 			k, _ := slices.BinarySearch(s.here, w.row.Last)
 			if w.row.Last == "" {

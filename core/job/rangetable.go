@@ -33,9 +33,11 @@ type keyRange struct {
 	Errors []Error
 	// Left is about how many keys there are behind Pos, or were when somebody
 	// last looked. Bound, if not "", is a key behind which a probe found nothing.
-	// Nothing rests on these being right.
+	// Edge, if not "", is a key up to about which keys go on. Nothing rests on these
+	// being right.
 	Left  int64
 	Bound string
+	Edge  string
 }
 
 // rangeRecord is the stored form. Keys are bytes: they need not be valid text.
@@ -52,6 +54,7 @@ type rangeRecord struct {
 	Errors []Error     `json:"errors,omitempty"`
 	Left   int64       `json:"left,omitempty"`
 	Bound  []byte      `json:"bound,omitempty"`
+	Edge   []byte      `json:"edge,omitempty"`
 }
 
 // rangeBudget is what a job has spent on looking for places to cut ranges at, in
@@ -78,7 +81,7 @@ func budgetKey(id, table string) core.RowKey {
 func (r *keyRange) encode() ([]byte, error) {
 	b, err := json.Marshal(rangeRecord{
 		Last: []byte(r.Last), Pos: []byte(r.Pos), Done: r.Done, Holder: r.Holder, Boot: r.Boot, Lane: r.Lane, Pages: r.Pages, Keys: r.Keys,
-		Books: r.Books, Errors: r.Errors, Left: r.Left, Bound: []byte(r.Bound),
+		Books: r.Books, Errors: r.Errors, Left: r.Left, Bound: []byte(r.Bound), Edge: []byte(r.Edge),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("encode range: %w", err)
@@ -93,7 +96,7 @@ func decodeRange(after string, b []byte) (keyRange, error) {
 	}
 	return keyRange{
 		After: after, Last: string(r.Last), Pos: string(r.Pos), Done: r.Done, Holder: r.Holder, Boot: r.Boot, Lane: r.Lane, Pages: r.Pages, Keys: r.Keys,
-		Books: r.Books, Errors: r.Errors, Left: r.Left, Bound: string(r.Bound),
+		Books: r.Books, Errors: r.Errors, Left: r.Left, Bound: string(r.Bound), Edge: string(r.Edge),
 	}, nil
 }
 
