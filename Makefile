@@ -47,6 +47,7 @@ help: ## list the targets
 
 demo: ## show the cluster at work on this machine
 	$(call require,scripts/demo.sh,the demo)
+	@$(tools) fake-gcs-server versitygw
 	@$(MAKE) build
 	scripts/demo.sh
 
