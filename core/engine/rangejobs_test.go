@@ -337,9 +337,10 @@ func TestRemoteCopyVerified(t *testing.T) {
 	}
 }
 
-// TestRemoteCopyNodeDies cuts a node off while all copy within a remote: the others
-// go on, every object arrives, and is counted once.
-func TestRemoteCopyNodeDies(t *testing.T) {
+// TestRemoteCopyNodesDie cuts two of five nodes off while all copy within a remote:
+// the others go on, every object arrives, and is counted once. Whose writes they had
+// begun need not wait until no request of theirs can reach the remote any more.
+func TestRemoteCopyNodesDie(t *testing.T) {
 	const objects = 400
 	tc, f, _, jobs := startJobs(t, 5, nil)
 	want := fill(f, objects, func(i int) string { return fmt.Sprintf("in/%03d", i) })
@@ -358,8 +359,10 @@ func TestRemoteCopyNodeDies(t *testing.T) {
 		t.Fatal(err)
 	}
 	<-dead
-	tc.net.cutOff("n1") // which keeps the books
-	defer tc.net.mend("n1")
+	for _, id := range []core.NodeID{"n1", "n2"} { // n1 keeps the books
+		tc.net.cutOff(id)
+		defer tc.net.mend(id)
+	}
 	j = finish(t, jobs[2], j.Spec.ID)
 	if b := j.Status.Books; j.Status.State != job.Done || b.Done.Objects != objects || b.Planned != b.Done || b.Failed.Objects+b.Skipped.Objects != 0 {
 		t.Fatalf("got %+v", j.Status)

@@ -170,6 +170,7 @@ func (n *Node) copyThrough(ctx context.Context, to *core.Bucket, key string, st 
 	}
 	st.rec.Modified = n.clock.Now().UTC()
 	in := writeIntent(st, &opt.Put)
+	in.Repeatable = opt.Put.Origin.Job != "" // what it wrote is known by its mark
 	if err == nil && len(sum) == md5.Size {
 		in.Sums = append(in.Sums, remote.MD5Sum(sum))
 	}

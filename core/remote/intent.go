@@ -47,6 +47,9 @@ type Intent struct {
 	// Perhaps: an attempt that is forgotten may have taken effect, and nobody will
 	// ever know.
 	Perhaps bool
+	// Repeatable: whoever asked does not mind if the write takes effect twice, if
+	// somebody else has removed the object in between; the conditions hold each time.
+	Repeatable bool
 	// Unknown are fields of later versions.
 	Unknown []byte
 }
@@ -146,6 +149,7 @@ const (
 	tagUpload
 	tagAttempts
 	tagPerhaps
+	tagRepeatable
 	tagEnd
 )
 
@@ -195,6 +199,9 @@ func AppendIntent(b []byte, in *Intent) []byte {
 	}
 	if in.Perhaps {
 		field(tagPerhaps, []byte{1})
+	}
+	if in.Repeatable {
+		field(tagRepeatable, []byte{1})
 	}
 	return append(b, in.Unknown...)
 }
@@ -314,6 +321,8 @@ func (in *Intent) decodeField(tag uint64, f *decoder) {
 		in.Upload = string(f.rest())
 	case tagPerhaps:
 		in.Perhaps = f.byte() != 0
+	case tagRepeatable:
+		in.Repeatable = f.byte() != 0
 	case tagAttempts:
 		in.Attempts = make([]Attempt, f.count(maxAttempts, 23))
 		for i := range in.Attempts {

@@ -38,6 +38,7 @@ func TestIntentRoundTrip(t *testing.T) {
 		"attempts only":        {Attempts: testIntent().Attempts},
 		"from a later version": {Operation: Remove, Unknown: unknown},
 		"in doubt":             {Operation: Remove, Perhaps: true},
+		"repeatable":           {Operation: Remove, Perhaps: true, Repeatable: true},
 		"empty":                {},
 	} {
 		b := AppendIntent(nil, in)

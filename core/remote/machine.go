@@ -535,8 +535,11 @@ func (m *Machine) careful() bool {
 	if m.o.sabotage.noSureWait {
 		return false
 	}
-	return m.conditional() || m.unconditioned()
+	return m.once() || m.unconditioned()
 }
+
+// once says whether the write must not take effect twice.
+func (m *Machine) once() bool { return m.conditional() && !m.in.Repeatable }
 
 // conditional says whether the client asked for a condition.
 func (m *Machine) conditional() bool { return !m.in.Conditions.IsZero() }
@@ -597,7 +600,7 @@ func (m *Machine) resolve(now time.Time) Action {
 		return m.commit(now, core.RemoteObject{})
 	case untouched && late && (m.careful() || m.cause != nil):
 		return again()
-	case untouched && m.ambiguous(&s) && (m.cause != nil || m.conditional() && (!s.exists || m.unconditioned())):
+	case untouched && m.ambiguous(&s) && (m.cause != nil || m.once() && (!s.exists || m.unconditioned())):
 		return m.drop(now, m.why("the remote has what it had before, or again"))
 	case untouched:
 		if !late {

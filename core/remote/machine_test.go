@@ -631,6 +631,35 @@ func TestMachine(t *testing.T) {
 			announce [y]
 			put y -> 403
 			drop`},
+		{"create, which may be repeated, lost on its way", Intent{Operation: Write, Conditions: absent, Repeatable: true}, Options{Abilities: full}, false, `
+			announce [absent]
+			put absent -> lost
+			wait 0
+			head -> 404
+			put absent -> ok v2
+			commit v2, leaves 1`},
+		{"create, which may be repeated, lost, done, and removed by somebody", Intent{Operation: Write, Conditions: absent, Repeatable: true}, Options{Abilities: full}, false, `
+			announce [absent]
+			put absent -> lost
+			wait 0
+			head -> 404
+			put absent -> 412
+			head -> has y
+			drop, leaves 1`},
+		{"a new owner, create, which may be repeated", Intent{
+			Operation: Write, Conditions: absent, Repeatable: true, Attempts: attempt(core.RemoteCondition{Absent: true}),
+		}, Options{Abilities: full}, true, `
+			head -> 404
+			announce [absent] [absent]
+			put absent -> ok v2
+			commit v2, leaves 1`},
+		{"a new owner, create, which may be repeated, without preconditions", Intent{
+			Operation: Write, Conditions: absent, Repeatable: true, Attempts: attempt(core.RemoteCondition{}),
+		}, Options{}, true, `
+			head -> 404
+			wait 60
+			head -> 404
+			drop`},
 		{"a new owner, where an earlier one was in doubt", Intent{Operation: Write, Perhaps: true, Before: before}, Options{Abilities: full}, true, `
 			announce [x]
 			put x -> 403
