@@ -91,6 +91,7 @@ type Node struct {
 	heal    *reconciler
 	remotes *remotes
 	writers *writers
+	costs   jobCosts
 	locks   keyLocks
 	buffers shardio.Pool // for the data of small objects
 	sent    atomic.Int64 // bytes of files that were sent without reading them

@@ -127,7 +127,7 @@ func (r *remotes) join(q *fetchRequest, b *remoteBucket, g slot.Reading, base *c
 	r.sessions[name] = append(r.sessions[name], s)
 	r.numbers[s.number] = s
 	r.count.Add(1)
-	s.life, s.cancel = context.WithCancel(r.life)
+	s.life, s.cancel = context.WithCancel(r.node.countFor(r.life, q.job))
 	r.group.Go(func() { s.run(q.off, q.end) })
 	return s, nil
 }

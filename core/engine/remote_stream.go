@@ -60,7 +60,7 @@ func (s *fetchStream) call(ctx context.Context) (*fetchAnswer, error) {
 	q := fetchRequest{
 		slot: b.node.SlotOf(b.bucket.ID, b.key), bucket: b.bucket.ID, key: b.key,
 		reader: s.reader, session: s.session, began: b.began, off: s.asked, end: s.end,
-		keep: !b.direct, describe: b.rec == nil,
+		keep: !b.direct, describe: b.rec == nil, job: jobIn(ctx),
 	}
 	if b.rec != nil {
 		q.version = remoteVersion(b.rec)

@@ -26,6 +26,8 @@ type fetchRequest struct {
 	// keep asks for what is fetched to be kept, describe for the object's
 	// record. leave says that the reader is gone.
 	keep, describe, leave bool
+	// job is for whom it is asked, "" for nobody that counts.
+	job string
 }
 
 func (q *fetchRequest) append(b []byte) []byte {
@@ -38,7 +40,8 @@ func (q *fetchRequest) append(b []byte) []byte {
 	b = binary.AppendUvarint(b, uint64(q.began))
 	b = binary.AppendUvarint(b, uint64(q.off))
 	b = binary.AppendVarint(b, q.end)
-	return append(b, boolByte(q.keep), boolByte(q.describe), boolByte(q.leave))
+	b = append(b, boolByte(q.keep), boolByte(q.describe), boolByte(q.leave))
+	return appendText(b, q.job)
 }
 
 func decodeFetch(b []byte) (*fetchRequest, error) {
@@ -47,6 +50,7 @@ func decodeFetch(b []byte) (*fetchRequest, error) {
 	q.reader, q.session = d.uvarint(), d.uvarint()
 	q.began, q.off, q.end = int64(d.uvarint()), int64(d.uvarint()), d.varint()
 	q.keep, q.describe, q.leave = d.byte() != 0, d.byte() != 0, d.byte() != 0
+	q.job = d.text()
 	if q.began < 0 || q.off < q.began || q.end >= 0 && q.end < q.off {
 		d.fail()
 	}

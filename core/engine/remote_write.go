@@ -53,6 +53,7 @@ func (x *remoteWrite) options(in *remote.Intent) remote.Options {
 
 // drive does what the machine asks for until the write has ended.
 func (x *remoteWrite) drive(ctx context.Context) error {
+	ctx = x.node.countFor(ctx, jobOf(x.intent.Record))
 	var last remote.Answer
 	for {
 		do := x.machine.Next(x.node.clock.Now(), last)

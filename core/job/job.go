@@ -2,6 +2,7 @@ package job
 
 import (
 	"fmt"
+	"maps"
 	"regexp"
 	"slices"
 	"strings"
@@ -75,6 +76,49 @@ type Amount struct {
 	Bytes   int64 `json:"bytes"`
 }
 
+// Cloud is what was asked of remotes.
+type Cloud struct {
+	Requests int64 `json:"requests"`
+	BytesIn  int64 `json:"bytes_in"`
+	BytesOut int64 `json:"bytes_out"`
+}
+
+// add returns the sum.
+func (c Cloud) add(d Cloud) Cloud {
+	return Cloud{c.Requests + d.Requests, c.BytesIn + d.BytesIn, c.BytesOut + d.BytesOut}
+}
+
+// atLeast returns the larger of each of the counts.
+func (c Cloud) atLeast(d Cloud) Cloud {
+	return Cloud{max(c.Requests, d.Requests), max(c.BytesIn, d.BytesIn), max(c.BytesOut, d.BytesOut)}
+}
+
+// costs are what each start of a node has asked of remotes for a job, as far as is
+// known. They only grow, so whoever knows more is right.
+type costs map[string]Cloud
+
+// join returns what is known by both.
+func (c costs) join(d costs) costs {
+	if len(d) == 0 {
+		return c
+	}
+	out := maps.Clone(c)
+	if out == nil {
+		out = costs{}
+	}
+	for who, x := range d {
+		out[who] = out[who].atLeast(x)
+	}
+	return out
+}
+
+func (c costs) sum() (out Cloud) {
+	for _, x := range c {
+		out = out.add(x)
+	}
+	return out
+}
+
 // Add returns the sum.
 func (a Amount) Add(b Amount) Amount { return Amount{a.Objects + b.Objects, a.Bytes + b.Bytes} }
 
@@ -127,6 +171,9 @@ type Status struct {
 	Errors []Error `json:"errors,omitempty"`
 	// Stop asks the nodes to stop.
 	Stop bool `json:"stop,omitempty"`
+	// Costs is what the job has asked of remotes, as far as it was known at the last
+	// change of state, by starts of nodes.
+	Costs costs `json:"costs,omitempty"`
 }
 
 // Job is a job as users see it.
@@ -136,6 +183,8 @@ type Job struct {
 	// Rate is per second over the last seconds; ETA is zero if not known.
 	Rate Rate
 	ETA  time.Time
+	// Cloud is what the job has asked of remotes.
+	Cloud Cloud
 }
 
 // Rate is objects and bytes per second.

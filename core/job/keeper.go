@@ -25,6 +25,7 @@ type progressRequest struct {
 	// Phase and Known are what the asker knows to be done at least.
 	Phase State `json:"phase,omitempty"`
 	Known Books `json:"known"`
+	Costs costs `json:"costs,omitempty"`
 }
 
 // progressReply says which slots a node owns that are through in the phase, and
@@ -42,6 +43,8 @@ type progressReply struct {
 	Waiting  []string      `json:"waiting,omitempty"`
 	// Ranges are those that the node lists; see [rangeRun].
 	Ranges []liveRange `json:"ranges,omitempty"`
+	// Costs are what the node knows of all nodes.
+	Costs costs `json:"costs,omitempty"`
 }
 
 // ownersSum is a checksum of which node owns which slot by a map.
@@ -66,14 +69,33 @@ func (m *Manager) serveProgress(_ context.Context, _ core.NodeID, req []byte) ([
 		r = j.run
 	}
 	m.mu.Unlock()
+	known := m.cost(q.Job, q.Costs)
 	if r == nil {
-		return json.Marshal(progressReply{})
+		return json.Marshal(progressReply{Costs: known})
 	}
 	rep := r.progress(m.o.Node.Map(), m.o.Node.ID())
 	if q.Phase == rep.Phase {
 		rep.Known = m.know(q.Job, q.Phase, q.Known)
 	}
+	rep.Costs = known
 	return json.Marshal(rep)
+}
+
+// cost takes in what others know of a job's cost, and this node's own, and returns all
+// that is known.
+func (m *Manager) cost(id string, others costs) costs {
+	var own costs
+	if t := m.o.Node.CostOf(id); t.Requests > 0 {
+		own = costs{fmt.Sprintf("%s/%d", m.o.Node.ID(), m.o.Node.Boot()): {Requests: t.Requests, BytesIn: t.BytesIn, BytesOut: t.BytesOut}}
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	j := m.jobs[id]
+	if j == nil {
+		return others.join(own)
+	}
+	j.costs = j.costs.join(others).join(own)
+	return j.costs
 }
 
 // know remembers what is done in a phase of a job at least, and returns the most
@@ -187,7 +209,7 @@ func (m *Manager) askAll(ctx context.Context, id string, phase State, nodes map[
 	for node := range nodes {
 		replies[node] = nil
 	}
-	req, err := json.Marshal(progressRequest{Job: id, Phase: phase, Known: m.know(id, phase, Books{})})
+	req, err := json.Marshal(progressRequest{Job: id, Phase: phase, Known: m.know(id, phase, Books{}), Costs: m.cost(id, nil)})
 	if err != nil {
 		return replies
 	}
@@ -200,6 +222,7 @@ func (m *Manager) askAll(ctx context.Context, id string, phase State, nodes map[
 			if err != nil || json.Unmarshal(b, rep) != nil {
 				return
 			}
+			m.cost(id, rep.Costs)
 			mu.Lock()
 			defer mu.Unlock()
 			replies[node] = rep

@@ -59,6 +59,7 @@ type entry struct {
 	// not counted for a while, but what was done stays done.
 	knownPhase State
 	known      Books
+	costs      costs
 }
 
 // New returns a manager that does nothing until it is run. It registers its
@@ -123,6 +124,7 @@ func (m *Manager) see(e bus.Entry) error {
 			return nil
 		}
 		j.status, j.revision = st, e.Revision
+		j.costs = j.costs.join(st.Costs)
 	}
 	close(m.changed)
 	m.changed = make(chan struct{})
@@ -254,6 +256,7 @@ func (m *Manager) update(ctx context.Context, id string, f func(*Status) bool) e
 		if was.Ended() || !f(&st) {
 			return nil
 		}
+		st.Costs = m.cost(id, nil)
 		value, err := json.Marshal(st)
 		if err != nil {
 			return fmt.Errorf("encode job: %w", err)
@@ -318,6 +321,7 @@ func (m *Manager) Get(ctx context.Context, id string) (Job, error) {
 		}
 		j.Rate, j.ETA = m.measure(id, &j.Status)
 	}
+	j.Cloud = m.cost(id, nil).sum()
 	return j, nil
 }
 

@@ -557,6 +557,7 @@ func (m *Manager) serveBatch(ctx context.Context, _ core.NodeID, req []byte) ([]
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(rr.ctx, cancel)() //nolint:contextcheck // either ends the work
+	ctx = m.o.Node.ForJob(ctx, q.Job)
 	reply, err := rr.workOn(ctx, q.Items)
 	if err != nil {
 		return nil, fmt.Errorf("job %s stops here: %w: %w", q.Job, core.ErrUnavailable, err)

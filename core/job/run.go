@@ -127,6 +127,8 @@ func (l *limits) wait(ctx context.Context, bytes int64) error {
 
 // loop does the node's share of each phase until ctx ends.
 func (r *run) loop(ctx context.Context) error {
+	defer r.m.o.Node.CountCost(r.spec.ID)()
+	ctx = r.m.o.Node.ForJob(ctx, r.spec.ID)
 	var err error
 	if r.sel, err = newSelector(r.spec); err != nil {
 		return err

@@ -552,6 +552,10 @@ func jobOf(x job.Job) api.Job {
 	if found := api.Amount(b.Planned); x.Status.Planned == nil && found != (api.Amount{}) {
 		out.Found = &found
 	}
+	if x.Cloud != (job.Cloud{}) {
+		cloud := api.CloudUse(x.Cloud)
+		out.Cloud = &cloud
+	}
 	if !x.ETA.IsZero() {
 		eta := x.ETA
 		out.ETA = &eta
