@@ -59,11 +59,15 @@ func Start(ctx context.Context, o Options) (_ *Pair, err error) {
 	if !o.Proxies {
 		return p, nil
 	}
+	return p, p.startProxies() //nolint:contextcheck // they outlive the start
+}
+
+func (p *Pair) startProxies() (err error) {
 	if p.S3Proxy, err = cloudtest.StartProxy(cloudtest.ProxyOptions{Kind: cloudtest.S3, Upstream: p.S3.URL()}); err != nil {
-		return nil, err
+		return err
 	}
 	p.GCSProxy, err = cloudtest.StartProxy(cloudtest.ProxyOptions{Kind: cloudtest.GCS, Upstream: p.GCS.URL(), Uploads: true})
-	return p, err
+	return err
 }
 
 // Close ends what was started.

@@ -48,10 +48,12 @@ type cluster struct {
 	own   bool   // started here, and removed in the end
 	api   *client.Client
 	guard *guardProcess
+	env   []string // of the nodes, beside this program's
 }
 
-// startCluster starts a development cluster on free ports.
-func startCluster(ctx context.Context, o *options) (*cluster, error) {
+// startCluster starts a development cluster on free ports, before the servers of
+// the ends, if there are any.
+func startCluster(ctx context.Context, o *options, e *ends) (*cluster, error) {
 	shoal, err := filepath.Abs(o.shoal)
 	if err != nil {
 		return nil, err
@@ -65,8 +67,13 @@ func startCluster(ctx context.Context, o *options) (*cluster, error) {
 			return nil, cannotf("start the guard: %w", err)
 		}
 	}
-	if _, err := c.run(ctx, "dev", "up", "-d", "--base-port", "0", "--name", c.dev,
-		"--nodes", fmt.Sprint(o.nodes), "--disks", fmt.Sprint(o.disks)); err != nil {
+	up := []string{
+		"dev", "up", "-d", "--base-port", "0", "--name", c.dev, "--nodes", fmt.Sprint(o.nodes), "--disks", fmt.Sprint(o.disks),
+	}
+	if e != nil {
+		up, c.env = append(up, e.Flags()...), e.Env()
+	}
+	if _, err := c.run(ctx, up...); err != nil {
 		return nil, errors.Join(cannotf("start a cluster: %w", err), c.guard.dismiss())
 	}
 	nodes, err := c.status(ctx)
@@ -214,6 +221,7 @@ func (c *cluster) run(ctx context.Context, args ...string) ([]byte, error) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = 30 * time.Second
+	cmd.Env = append(os.Environ(), c.env...)
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	if err := cmd.Run(); err != nil {

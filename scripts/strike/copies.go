@@ -21,6 +21,7 @@ type copies struct {
 	done atomic.Int64
 
 	sources []copySource
+	remote  *dataSet // at the source of the ends, if there are any
 	// gate is held by a copy that reads objects without redundancy, and while
 	// such objects are destroyed.
 	gate chan struct{}
@@ -47,6 +48,14 @@ func (c *chaos) newCopies(ctx context.Context) (*copies, error) {
 			return nil, err
 		}
 		p.sources = append(p.sources, s)
+	}
+	if c.ends != nil {
+		o := *c.o
+		o.objects, o.size = sourceObjects, 0
+		p.remote = newDataSet(&o)
+		if err := p.remote.putAt(ctx, c.ends.Source(), c.ends.from.Name); err != nil {
+			return nil, err
+		}
 	}
 	return p, nil
 }
@@ -80,7 +89,11 @@ func (p *copies) run(ctx context.Context) error {
 	for n := 1; ctx.Err() == nil; n++ {
 		from := p.sources[rnd.IntN(len(p.sources))]
 		to := p.sources[rnd.IntN(len(p.sources))].scheme
-		if err := p.one(ctx, n, from, to); err != nil {
+		copied := func() error { return p.one(ctx, n, from, to) }
+		if p.remote != nil {
+			copied = func() error { return p.between(ctx, n) }
+		}
+		if err := copied(); err != nil {
 			if ctx.Err() != nil {
 				return nil
 			}
@@ -91,6 +104,39 @@ func (p *copies) run(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// between copies from one remote to the other, of which nothing is present, and
+// compares both past the cluster.
+func (p *copies) between(ctx context.Context, n int) error {
+	c := p.c
+	r := &remoteRounds{&rounds{harness: c.harness, set: p.remote}, c.ends}
+	calls := context.WithoutCancel(ctx)
+	dst := core.BucketName{Provider: r.to.Provider, Name: fmt.Sprintf("%s-%d", r.to.Name, n)}
+	if err := r.prepare(calls, dst); err != nil {
+		return err
+	}
+	jctx, cancel := context.WithTimeout(calls, c.o.timeout)
+	defer cancel()
+	j, err := c.api.StartJob(jctx, api.JobSpec{
+		Kind: copyKind, From: r.from.String(), To: dst.String(), All: true, ClientToken: dst.Name, RateLimit: api.RateLimit{Objects: sourceObjects / 5},
+	})
+	if err != nil {
+		return fmt.Errorf("start the copy of %s to %s: %w", r.from, dst, err)
+	}
+	j, _, err = watch(jctx, c.api, j).result()
+	if err != nil {
+		return fmt.Errorf("job %s from %s to %s has not ended after %s: it is %s (%q), %d of %d objects done: %w",
+			j.ID, r.from, dst, c.o.timeout, j.State, j.WaitingFor, j.Done.Objects, sourceObjects, err)
+	}
+	if err := r.judge(j); err != nil {
+		return fmt.Errorf("copy from %s to %s: %w", r.from, dst, err)
+	}
+	if err := r.compareEnds(calls, dst); err != nil {
+		return fmt.Errorf("copy by job %s: %w", j.ID, err)
+	}
+	p.done.Add(1)
+	return r.drop(calls, dst)
 }
 
 // one copies a bucket and compares the copy with what was written.

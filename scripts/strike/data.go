@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -34,25 +35,37 @@ type object struct {
 // dataSet is what a bucket is to hold.
 type dataSet struct {
 	seed    uint64
-	size    int64
 	names   []string
+	sizes   map[string]int64
 	objects map[string]object
 }
 
-// newDataSet plans n objects of a size. Names are of several lengths and
-// depths.
+// newDataSet plans n objects of a size, 0 for mixed ones. Names are of several
+// lengths and depths.
 func newDataSet(o *options) *dataSet {
-	d := &dataSet{seed: o.seed, size: int64(o.size), objects: map[string]object{}}
+	d := &dataSet{seed: o.seed, sizes: map[string]int64{}, objects: map[string]object{}}
 	rnd := o.draw("names", 0)
 	for i := range o.objects {
-		d.names = append(d.names, fmt.Sprintf("part-%d/%x/object-%06d", i%7, rnd.IntN(256), i))
+		name := fmt.Sprintf("part-%d/%x/object-%06d", i%7, rnd.IntN(256), i)
+		d.names = append(d.names, name)
+		switch d.sizes[name] = int64(o.size); {
+		case o.size > 0:
+		case i%largeEvery == largeEvery/2:
+			d.sizes[name] = large
+		default:
+			d.sizes[name] = 1 + rnd.Int64N(mixedMost)
+		}
 	}
 	return d
 }
 
 // amount is what the set holds.
 func (d *dataSet) amount() api.Amount {
-	return api.Amount{Objects: int64(len(d.names)), Bytes: int64(len(d.names)) * d.size}
+	a := api.Amount{Objects: int64(len(d.names))}
+	for _, size := range d.sizes {
+		a.Bytes += size
+	}
+	return a
 }
 
 // content is the data of a name: bytes that no other name and seed have.
@@ -69,13 +82,13 @@ func (d *dataSet) put(ctx context.Context, c *client.Client, b api.Bucket) error
 	g.SetLimit(atOnce)
 	for _, name := range d.names {
 		g.Go(func() error {
-			data := content(d.seed, name, d.size)
-			if _, err := c.Upload(ctx, b.Alias, name, bytes.NewReader(data), d.size, client.TransferOptions{}); err != nil {
+			data := content(d.seed, name, d.sizes[name])
+			if _, err := c.Upload(ctx, b.Alias, name, bytes.NewReader(data), d.sizes[name], client.TransferOptions{}); err != nil {
 				return fmt.Errorf("put %s/%s: %w", b.URI, name, err)
 			}
 			mu.Lock()
 			defer mu.Unlock()
-			d.objects[name] = object{d.size, sha256.Sum256(data)}
+			d.objects[name] = object{d.sizes[name], sha256.Sum256(data)}
 			return nil
 		})
 	}
@@ -128,20 +141,27 @@ func (d *dataSet) compare(ctx context.Context, c *client.Client, bucket api.Buck
 	if err != nil {
 		return err
 	}
+	return d.compareWith(ctx, bucket.URI, c.List(ctx, name, client.ListOptions{}), func(ctx context.Context, key string) (object, error) {
+		return read(ctx, c, bucket.Alias, key)
+	})
+}
+
+// compareWith does so by whatever lists and reads a bucket.
+func (d *dataSet) compareWith(ctx context.Context, bucket string, list iter.Seq2[api.Object, error], read func(ctx context.Context, key string) (object, error)) error {
 	f := &findings{}
 	seen := make(map[string]bool, len(d.names))
-	for o, err := range c.List(ctx, name, client.ListOptions{}) {
+	for o, err := range list {
 		if err != nil {
-			return fmt.Errorf("list %s: %w", bucket.URI, err)
+			return fmt.Errorf("list %s: %w", bucket, err)
 		}
 		want, ok := d.objects[o.Name]
 		switch {
 		case !ok:
-			f.note(&f.wrong, "%s lists %s, which nobody wrote", bucket.URI, o.Name)
+			f.note(&f.wrong, "%s lists %s, which nobody wrote", bucket, o.Name)
 		case seen[o.Name]:
-			f.note(&f.duplicated, "%s lists %s twice", bucket.URI, o.Name)
+			f.note(&f.duplicated, "%s lists %s twice", bucket, o.Name)
 		case o.Size != want.size:
-			f.note(&f.wrong, "%s lists %s with %d bytes, want %d", bucket.URI, o.Name, o.Size, want.size)
+			f.note(&f.wrong, "%s lists %s with %d bytes, want %d", bucket, o.Name, o.Size, want.size)
 		}
 		seen[o.Name] = true
 	}
@@ -149,19 +169,19 @@ func (d *dataSet) compare(ctx context.Context, c *client.Client, bucket api.Buck
 	g.SetLimit(atOnce)
 	for key, want := range d.objects {
 		if !seen[key] {
-			f.note(&f.lost, "%s does not list %s", bucket.URI, key)
+			f.note(&f.lost, "%s does not list %s", bucket, key)
 		}
 		g.Go(func() error {
-			got, err := read(gctx, c, bucket.Alias, key)
+			got, err := read(gctx, key)
 			switch {
 			case gctx.Err() != nil:
 				return gctx.Err()
 			case errors.Is(err, core.ErrChecksum) || errors.Is(err, core.ErrCorrupt):
-				f.note(&f.wrong, "%s/%s: %v", bucket.URI, key, err)
+				f.note(&f.wrong, "%s/%s: %v", bucket, key, err)
 			case err != nil:
-				f.note(&f.lost, "%s/%s: %v", bucket.URI, key, err)
+				f.note(&f.lost, "%s/%s: %v", bucket, key, err)
 			case got != want:
-				f.note(&f.wrong, "%s/%s: %d bytes of checksum %x, want %d of %x", bucket.URI, key, got.size, got.sum[:4], want.size, want.sum[:4])
+				f.note(&f.wrong, "%s/%s: %d bytes of checksum %x, want %d of %x", bucket, key, got.size, got.sum[:4], want.size, want.sum[:4])
 			}
 			return nil
 		})
@@ -179,6 +199,11 @@ func read(ctx context.Context, c *client.Client, alias, key string) (object, err
 		return object{}, err
 	}
 	defer func() { _ = r.Close() }()
+	return sumOf(r)
+}
+
+// sumOf reads to the end.
+func sumOf(r io.Reader) (object, error) {
 	sum := sha256.New()
 	n, err := io.Copy(sum, r)
 	return object{n, checksum(sum.Sum(nil))}, err

@@ -16,8 +16,9 @@ import (
 // harness is what a script works with.
 type harness struct {
 	*cluster
-	o   *options
-	res result
+	ends *ends // nil without remote buckets
+	o    *options
+	res  result
 
 	start time.Time
 	mu    sync.Mutex
@@ -54,8 +55,13 @@ func (h *harness) open(ctx context.Context) error {
 		return nil
 	}
 	began := time.Now()
-	if h.cluster, err = startCluster(ctx, h.o); err != nil {
-		return err
+	if h.o.from != "" {
+		if h.ends, err = startEnds(ctx, h.o); err != nil {
+			return err
+		}
+	}
+	if h.cluster, err = startCluster(ctx, h.o, h.ends); err != nil {
+		return errors.Join(err, h.ends.close())
 	}
 	h.say("cluster %s: %d nodes of %d disks, ready in %s", h.dev, h.o.nodes, h.o.disks, tenths(time.Since(began)))
 	return nil
@@ -76,12 +82,12 @@ func (h *harness) close(ctx context.Context, amiss bool) error {
 	if !h.own || h.o.keep {
 		errs = append(errs, h.restoreAll(ctx))
 	}
-	if h.o.keep && h.own {
+	if h.o.keep && h.own && h.ends == nil {
 		h.say("the cluster stays: shoal dev clean --name %s removes it", h.dev)
 		h.api.Close()
 		return errors.Join(errs...)
 	}
-	return errors.Join(append(errs, h.remove(ctx))...)
+	return errors.Join(append(errs, h.remove(ctx), h.ends.close())...)
 }
 
 // healthy waits until the cluster says that nothing is amiss, and returns how

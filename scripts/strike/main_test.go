@@ -54,6 +54,11 @@ func TestExitCodes(t *testing.T) {
 		{"cp-rmnode-ec --job nonsense", exitUsage, "nonsense"},
 		{"cp-rmnode-ec --job dsort", exitCannot, "dsort"},
 		{"cp-rmnode-ec --shoal /no/such/program", exitCannot, "/no/such/program"},
+		{"cp-rmnode-ec --from s3://a", exitUsage, "belong together"},
+		{"cp-rmnode-ec --faulty", exitUsage, "--from"},
+		{"cp-rmnode-ec --from gs://aaa --to gs://bbb", exitUsage, "s3://NAME"},
+		{"cp-rmnode-ec --from s3://aaa --to gs://bbb/key", exitUsage, "gs://NAME"},
+		{"cp-rmnode-ec --from s3://aaa --to gs://bbb --endpoint http://127.0.0.1:1", exitUsage, "--endpoint"},
 	} {
 		t.Run(tt.args, func(t *testing.T) {
 			var out, errs bytes.Buffer
@@ -243,6 +248,18 @@ func TestChaos(t *testing.T) {
 	r := runScripted(t, program(t), chaosName, "--minutes", "2")
 	if r.Rounds < 3 || r.Objects < 100 {
 		t.Errorf("got %+v, want three strikes and a hundred writes at least", r)
+	}
+}
+
+// TestRemoteScript runs a round between servers of others.
+func TestRemoteScript(t *testing.T) {
+	if os.Getenv("SHOAL_E2E_LONG") == "" {
+		t.Skip("takes minutes; SHOAL_E2E_LONG=1 runs it")
+	}
+	const objects = 600
+	r := runScripted(t, program(t), "cp-rmnode-ec", "--rounds", "1", "--objects", fmt.Sprint(objects), "--from", "s3://src", "--to", "gs://dst")
+	if u := r.Uploads; r.Rounds != 1 || r.Objects != objects || u == nil || u.Written < objects || u.Written > objects+u.InFlight {
+		t.Errorf("got %+v with uploads %+v, want one round of %d objects", r, u, objects)
 	}
 }
 

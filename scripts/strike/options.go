@@ -26,6 +26,8 @@ type options struct {
 	seed     uint64
 	job      string
 	endpoint string
+	from, to string
+	faulty   bool
 	json     bool
 	keep     bool
 	strike   string
@@ -52,13 +54,15 @@ func (s *sizeFlag) String() string { return config.Size(*s).String() }
 func (s *sizeFlag) Type() string   { return "size" }
 
 func (o *options) add(f *pflag.FlagSet) {
-	o.size = 64 << 10
 	f.IntVar(&o.rounds, "rounds", 3, "rounds that count")
 	f.IntVar(&o.objects, "objects", 600, "objects of the source bucket")
-	f.Var(&o.size, "size", "size of each object")
+	f.Var(&o.size, "size", "size of each object (default: 64KiB; with --from 1 to 64 KiB, and one of 500 has 12 MiB)")
 	f.Uint64Var(&o.seed, "seed", 0, "seed of all choices (default: drawn, and told)")
 	f.StringVar(&o.job, "job", "copy-bck", "kind of the job that reads one bucket and writes another")
 	f.StringVar(&o.endpoint, "endpoint", "", "URLs of the nodes of a cluster that runs, with commas; keys from SHOAL_ACCESS_KEY and SHOAL_SECRET_KEY")
+	f.StringVar(&o.from, "from", "", "remote bucket to copy from, as s3://NAME, on a server that is started for it; with --to")
+	f.StringVar(&o.to, "to", "", "remote bucket to copy to, as gs://NAME; each round's is called NAME-ROUND-ATTEMPT")
+	f.BoolVar(&o.faulty, "faulty", false, "of --from: 50 ms of latency, 503 to 5 % of the requests, and connections that break")
 	f.BoolVar(&o.json, "json", false, "write the result to stdout and nothing else")
 	f.BoolVar(&o.keep, "keep", false, "leave the cluster and the buckets as they are in the end")
 	f.StringVar(&o.strike, "strike-cmd", "", "command that takes a node or disk out; see STRIKE_NODE and STRIKE_DISK")
@@ -94,6 +98,21 @@ func (o *options) check() error {
 		return usagef("--minutes %v: want 0 or more", o.minutes)
 	case o.timeout <= 0:
 		return usagef("--timeout %s: want more than 0", o.timeout)
+	case (o.from == "") != (o.to == ""):
+		return usagef("--from and --to belong together")
+	case o.faulty && o.from == "":
+		return usagef("--faulty is for remote buckets: give --from and --to")
+	case o.from != "" && o.endpoint != "":
+		return usagef("--from and --to are on servers of this script, which the cluster at --endpoint does not know")
+	}
+	if o.from == "" && o.size == 0 {
+		o.size = 64 << 10
+	}
+	if o.from != "" {
+		if _, _, err := o.remoteNames(); err != nil {
+			return err
+		}
+		o.rate = max(o.rate, 0)
 	}
 	if err := checkJob(o.job); err != nil {
 		return err
@@ -106,6 +125,14 @@ func (o *options) check() error {
 		o.rate = float64(o.objects) / (2 * strikeWindow.Seconds())
 	}
 	return nil
+}
+
+// sizeText is --size for people.
+func (o *options) sizeText() string {
+	if o.size == 0 {
+		return "mixed sizes"
+	}
+	return bytesText(float64(o.size))
 }
 
 // endpoints are the URLs that --endpoint names.

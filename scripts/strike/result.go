@@ -18,6 +18,8 @@ type result struct {
 	Throughput throughput `json:"throughput"`
 	Dip        dip        `json:"dip"`
 	Seed       uint64     `json:"seed"`
+	// Uploads are there with remote ends.
+	Uploads *uploadBooks `json:"uploads,omitempty"`
 
 	courses []measured
 }

@@ -71,6 +71,9 @@ func (s copyScript) run(ctx context.Context, h *harness) error {
 		return cannotf("%d nodes: writes to %s go on without one of them if there are %d", len(nodes), s.scheme, need)
 	}
 	r := &rounds{harness: h, s: s, set: newDataSet(h.o), prefix: fmt.Sprintf("strike-%d-%d", os.Getpid(), h.o.seed)}
+	if h.ends != nil {
+		return (&remoteRounds{r, h.ends}).run(ctx)
+	}
 	if r.src, err = r.bucket(ctx, "src"); err != nil {
 		return err
 	}
@@ -78,7 +81,7 @@ func (s copyScript) run(ctx context.Context, h *harness) error {
 	if err := r.set.put(ctx, h.api, r.src); err != nil {
 		return err
 	}
-	h.say("%d objects of %s in %s (%s) after %s", len(r.set.names), bytesText(float64(r.set.size)), r.src.URI, s.scheme, tenths(time.Since(began)))
+	h.say("%d objects of %s in %s (%s) after %s", len(r.set.names), h.o.sizeText(), r.src.URI, s.scheme, tenths(time.Since(began)))
 	missed := 0
 	for n := 1; n <= h.o.rounds; {
 		counts, err := r.one(ctx, n, missed)
