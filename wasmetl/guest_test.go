@@ -5,14 +5,18 @@ import (
 	"bytes"
 	"fmt"
 	"image"
-	_ "image/jpeg"
-	_ "image/png"
+	"image/color"
+	"image/draw"
+	"image/jpeg"
+	"image/png"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	xdraw "golang.org/x/image/draw"
 
 	"github.com/shoalstore/shoal/core"
 	"github.com/shoalstore/shoal/wasmetl"
@@ -297,61 +301,113 @@ func moduleDir(t *testing.T, module string) string {
 // Real pictures, whole and broken, and ones that say that they are huge.
 func resizes(t *testing.T, h *wasmetl.Host, ref core.TransformRef) {
 	pictures := filepath.Join(moduleDir(t, "golang.org/x/image"), "testdata")
-	jpeg := string(readFile(t, filepath.Join(pictures, "go-turns-two-280x360.jpeg")))
-	png := string(readFile(t, filepath.Join(pictures, "blue-purple-pink-large.png")))
+	photo := string(readFile(t, filepath.Join(pictures, "go-turns-two-280x360.jpeg")))
+	drawing := string(readFile(t, filepath.Join(pictures, "blue-purple-pink-large.png")))
 	for _, tt := range []struct {
 		data                     string
 		change                   func(*core.TransformCall)
 		format, contentType, ext string
 		width, height            int
 	}{
-		{jpeg, args("width", "70"), "jpeg", "image/jpeg", "jpg", 70, 90},
-		{jpeg, args("width", "100", "height", "36", "format", "png"), "png", "image/png", "png", 28, 36},
-		{jpeg, args("width", "1000", "quality", "10"), "jpeg", "image/jpeg", "jpg", 280, 360},
-		{png, args("height", "100", "format", "jpeg"), "jpeg", "image/jpeg", "jpg", 0, 100},
+		{photo, args("width", "70"), "jpeg", "image/jpeg", "jpg", 70, 90},
+		{photo, args("width", "100", "height", "36", "format", "png"), "png", "image/png", "png", 28, 36},
+		{photo, args("width", "201", "height", "400", "format", "png"), "png", "image/png", "png", 201, 258},
+		{photo, args("width", "1000", "quality", "10"), "jpeg", "image/jpeg", "jpg", 280, 360},
+		{drawing, args("height", "100", "format", "jpeg"), "jpeg", "image/jpeg", "jpg", 150, 100},
 	} {
 		r, s := run(t, h, ref, tt.data, tt.change)
 		if r.Outcome != core.TransformDone {
-			t.Errorf("%s: %v", tt.format, r.Failure)
+			t.Errorf("%d x %d: %v", tt.width, tt.height, r.Failure)
 			continue
 		}
-		c, format, err := image.Decode(strings.NewReader(s.only(t)))
+		got, format, err := image.Decode(strings.NewReader(s.only(t)))
 		if err != nil {
 			t.Errorf("%s: %v", tt.format, err)
 			continue
 		}
-		size := c.Bounds().Size()
-		if o := s.outputs[0].info; format != tt.format || o.ContentType != tt.contentType || o.Ext != tt.ext ||
-			tt.width != 0 && size.X != tt.width || size.Y != tt.height {
-			t.Errorf("got %s, %v, %+v, want %+v", format, size, o, tt)
+		size := got.Bounds().Size()
+		if o := s.outputs[0].info; format != tt.format || o.ContentType != tt.contentType || o.Ext != tt.ext || size != image.Pt(tt.width, tt.height) {
+			t.Errorf("got %s, %v, %+v, want %s, %d x %d", format, size, o, tt.format, tt.width, tt.height)
+			continue
+		}
+		want := image.NewRGBA(got.Bounds())
+		src, _, err := image.Decode(strings.NewReader(tt.data))
+		if err != nil {
+			t.Fatal(err)
+		}
+		xdraw.BiLinear.Scale(want, want.Bounds(), src, src.Bounds(), xdraw.Src, nil)
+		if d := difference(got, want); d > 8 {
+			t.Errorf("%d x %d: %.1f of 255 away from what another program makes", tt.width, tt.height, d)
 		}
 	}
-	// A PNG of a few bytes that says it is 65535 x 65535.
-	huge := []byte(png)
-	copy(huge[16:], "\x00\x00\xff\xff\x00\x00\xff\xff")
+	flipped := []byte(drawing)
+	flipped[len(flipped)/2] ^= 1
 	for say, data := range map[string]string{
-		"280 x 360: invalid":   jpeg[:len(jpeg)/2],
-		"not a JPEG or PNG":    png[:20],
-		"invalid checksum":     string(huge),
-		"a jpeg picture of":    jpeg[:1000] + strings.Repeat("\x00", 100),
-		"pixels at most":       hugeJPEG(t, jpeg),
-		"image: unknown forma": "GIF89a" + jpeg,
+		"280 x 360: invalid":    photo[:len(photo)/2],
+		"not a JPEG or PNG":     drawing[:20],
+		"invalid":               string(flipped),
+		"a jpeg picture of":     photo[:1000] + strings.Repeat("\x00", 100),
+		"65000 x 65000 takes":   hugeJPEG(t, photo),
+		"image: unknown format": "GIF89a" + photo,
+		"3000 x 3000 takes":     pngOf(t, image.NewNRGBA64(image.Rect(0, 0, 3000, 3000))),
 	} {
 		r, _ := run(t, h, ref, data, args("width", "10"))
 		if r.Failure == nil || r.Failure.Class != "error" || !strings.Contains(r.Failure.Message, say) {
 			t.Errorf("got %v, want an error with %q", r.Failure, say)
 		}
 	}
+	// What there is said to be room for does fit.
+	large := image.NewNRGBA(image.Rect(0, 0, 2400, 2400))
+	draw.Draw(large, image.Rect(100, 100, 500, 500), image.NewUniform(color.NRGBA{200, 0, 0, 99}), image.Point{}, draw.Src)
+	for width, data := range map[string]string{"1700": pngOf(t, large), "300": jpegOf(t, large)} {
+		if r, _ := run(t, h, ref, data, args("width", width, "format", "jpeg")); r.Outcome != core.TransformDone {
+			t.Errorf("5.8 million pixels: %v", r.Failure)
+		}
+	}
+}
+
+func pngOf(t *testing.T, p image.Image) string {
+	t.Helper()
+	var b bytes.Buffer
+	if err := (&png.Encoder{CompressionLevel: png.BestSpeed}).Encode(&b, p); err != nil {
+		t.Fatal(err)
+	}
+	return b.String()
+}
+
+func jpegOf(t *testing.T, p image.Image) string {
+	t.Helper()
+	var b bytes.Buffer
+	if err := jpeg.Encode(&b, p, nil); err != nil {
+		t.Fatal(err)
+	}
+	return b.String()
+}
+
+// difference is the mean of the differences of two pictures' values, before white.
+func difference(a, b image.Image) float64 {
+	flat := func(p image.Image) []uint8 {
+		dst := image.NewRGBA(p.Bounds())
+		draw.Draw(dst, dst.Bounds(), image.NewUniform(color.White), image.Point{}, draw.Src)
+		draw.Draw(dst, dst.Bounds(), p, p.Bounds().Min, draw.Over)
+		return dst.Pix
+	}
+	pa, pb, sum := flat(a), flat(b), 0
+	for i := range pa {
+		d := int(pa[i]) - int(pb[i])
+		sum += max(d, -d)
+	}
+	return float64(sum) / float64(len(pa))
 }
 
 // hugeJPEG is a picture whose head says that it is 65,000 pixels wide and high.
-func hugeJPEG(t *testing.T, jpeg string) string {
+func hugeJPEG(t *testing.T, photo string) string {
 	t.Helper()
-	at := strings.Index(jpeg, "\xff\xc0")
+	at := strings.Index(photo, "\xff\xc0")
 	if at < 0 {
 		t.Fatal("the picture is not a baseline JPEG")
 	}
-	b := []byte(jpeg)
+	b := []byte(photo)
 	copy(b[at+5:], "\xfd\xe8\xfd\xe8")
 	return string(b)
 }

@@ -5,6 +5,8 @@
 //	--arg width=256 --arg height=256   the box that it has to fit into; one is enough
 //	--arg format=png                   jpeg or png; as it is unless said
 //	--arg quality=85                   of a JPEG, 1 to 100
+//	--arg room=240                     MiB that the pictures may take, for a transform
+//	                                   with --memory 256MiB; 46 unless said
 //
 // The picture's proportions stay, and one that fits is not made larger. Orientation
 // and other metadata in the file are not kept.
@@ -17,19 +19,14 @@ import (
 	"fmt"
 	"image"
 	"image/color"
+	"image/draw"
 	"image/jpeg"
 	"image/png"
 	"io"
 	"strconv"
 
-	"golang.org/x/image/draw"
-
 	transform "github.com/shoalstore/shoal/wasmetl/guest/go"
 )
-
-// maxPixels is what can be decoded, and made smaller, within 64 MiB of memory. A few
-// bytes of a file may stand for any number of pixels.
-const maxPixels = 6 << 20
 
 func init() { transform.Handle(resize) }
 
@@ -51,7 +48,11 @@ func resize(r io.Reader, w io.Writer) error {
 	if width == 0 && height == 0 {
 		return errors.New("say --arg width=PIXELS or height=PIXELS, or both")
 	}
-	src, format, err := decode(r)
+	room, err := number("room", 46, 1, 1024)
+	if err != nil {
+		return err
+	}
+	src, format, err := decode(r, width, height, int64(room)<<20)
 	if err != nil {
 		return err
 	}
@@ -93,15 +94,21 @@ func number(name string, unless, least, most int) (int, error) {
 	return n, nil
 }
 
-// decode reads a picture whose head says that there is memory for it.
-func decode(r io.Reader) (image.Image, string, error) {
+// decode reads a picture whose head says that there is room for it, and for a smaller
+// one: a few bytes of a file may stand for any number of pixels.
+func decode(r io.Reader, width, height int, room int64) (image.Image, string, error) {
 	var head bytes.Buffer
 	c, format, err := image.DecodeConfig(io.TeeReader(r, &head))
 	if err != nil {
 		return nil, "", fmt.Errorf("not a JPEG or PNG picture: %w", err)
 	}
-	if c.Width <= 0 || c.Height <= 0 || c.Width > maxPixels/c.Height {
-		return nil, "", fmt.Errorf("a picture of %d x %d: %d pixels at most", c.Width, c.Height, maxPixels)
+	if c.Width <= 0 || c.Height <= 0 || c.Width > 1<<16 || c.Height > 1<<16 {
+		return nil, "", fmt.Errorf("a picture of %d x %d", c.Width, c.Height)
+	}
+	w, h := fitting(c.Width, c.Height, width, height)
+	need := int64(c.Width)*int64(c.Height)*pixelBytes(c, format, head.Bytes()) + 2*4*int64(w)*int64(h)
+	if need > room {
+		return nil, "", fmt.Errorf("a picture of %d x %d takes %d MiB, there are %d: give the transform more --memory, and say --arg room=MIB", c.Width, c.Height, need>>20, room>>20)
 	}
 	src, _, err := image.Decode(io.MultiReader(&head, r))
 	if err != nil {
@@ -110,22 +117,89 @@ func decode(r io.Reader) (image.Image, string, error) {
 	return src, format, nil
 }
 
-// scaled is a picture that fits into a box, of which one side may be 0.
+// pixelBytes is what decoding takes for a pixel.
+func pixelBytes(c image.Config, format string, head []byte) int64 {
+	n := int64(4)
+	switch {
+	case format == "jpeg" && bytes.Contains(head, []byte("\xff\xc2")):
+		return 16 // a progressive one: all coefficients are kept
+	case c.ColorModel == color.NRGBA64Model || c.ColorModel == color.RGBA64Model:
+		n = 8
+	}
+	const interlace = 28 // where a PNG says so
+	if format == "png" && len(head) > interlace && head[interlace] == 1 {
+		n *= 2 // an interlaced one
+	}
+	return n
+}
+
+// fitting is the size that fits into a box, of which one side may be 0.
+func fitting(w, h, width, height int) (int, int) {
+	fw, fh := w, h
+	if width > 0 && fw > width {
+		fw, fh = width, max(1, h*width/w)
+	}
+	if height > 0 && fh > height {
+		fw, fh = max(1, w*height/h), height
+	}
+	return fw, fh
+}
+
+// scaled is a picture made to fit into a box. Each of its pixels is the mean of the
+// area of which it is made; that takes the memory of a few lines.
 func scaled(src image.Image, width, height int) image.Image {
 	b := src.Bounds()
-	w, h := b.Dx(), b.Dy()
-	if width > 0 && w > width {
-		w, h = width, max(1, h*width/w)
-	}
-	if height > 0 && h > height {
-		w, h = max(1, b.Dx()*height/b.Dy()), height
-	}
-	if w == b.Dx() && h == b.Dy() {
+	sw, sh := b.Dx(), b.Dy()
+	w, h := fitting(sw, sh, width, height)
+	if w == sw && h == sh {
 		return src
 	}
 	dst := image.NewRGBA(image.Rect(0, 0, w, h))
-	draw.CatmullRom.Scale(dst, dst.Bounds(), src, b, draw.Src, nil)
+	line := image.NewRGBA(image.Rect(0, 0, sw, 1))
+	narrow, sum := make([]uint64, 4*w), make([]uint64, 4*w)
+	area := uint64(sw) * uint64(sh)
+	// In units of 1/h of a source line, a line of the result is sh high, and one of
+	// the source h; in units of 1/w across, likewise.
+	for y, left, row := 0, sh, 0; y < sh; y++ {
+		draw.Draw(line, line.Bounds(), src, image.Pt(b.Min.X, b.Min.Y+y), draw.Src)
+		shrink(narrow, line.Pix, sw, w)
+		for rest := h; rest > 0; {
+			part := min(rest, left)
+			for i, v := range narrow {
+				sum[i] += v * uint64(part)
+			}
+			rest -= part
+			if left -= part; left > 0 {
+				continue
+			}
+			for i, v := range sum {
+				dst.Pix[row*dst.Stride+i] = uint8((v + area/2) / area)
+			}
+			clear(sum)
+			left = sh
+			row++
+		}
+	}
 	return dst
+}
+
+// shrink makes a line of w pixels of one of sw: sums, of which each is sw units wide.
+func shrink(to []uint64, from []uint8, sw, w int) {
+	clear(to)
+	left, at := sw, 0
+	for x := range sw {
+		pixel := from[4*x : 4*x+4 : 4*x+4]
+		for rest := w; rest > 0; {
+			part := min(rest, left)
+			for c, v := range pixel {
+				to[4*at+c] += uint64(v) * uint64(part)
+			}
+			rest -= part
+			if left -= part; left == 0 {
+				left, at = sw, at+1
+			}
+		}
+	}
 }
 
 // opaque puts a picture before white if it can be seen through: JPEG has no way to.
