@@ -203,8 +203,8 @@ func newEtlInspectCommand(o *options) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		spec.Kind, spec.From, spec.DryRun = "etl", b.String(), true
-		spec.Args = map[string]string{"transform": args[0]}
+		spec.Kind, spec.From = "etl", b.String()
+		spec.Args = map[string]string{"transform": args[0], "inspect": "true"}
 		return j.runJob(ctx, c, spec)
 	})
 	j.add(cmd)

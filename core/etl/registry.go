@@ -28,8 +28,13 @@ const (
 	smokeTime = 10 * time.Second
 )
 
+// ErrBroken says that a runtime has stopped a version on this node because it failed
+// too often in a row. It is [core.ErrUnavailable].
+var ErrBroken = fmt.Errorf("%w: the transform failed too often in a row here, and is stopped; `shoal etl start NAME` lets it run again", core.ErrUnavailable)
+
 // Runtime runs transforms of a type on this node.
 type Runtime interface {
+	// RunTransform of a version that is stopped by the runtime is [ErrBroken].
 	core.TransformRunner
 	// Check says whether code can be a transform, as far as that shows without
 	// running it, and completes the spec: limits, interface.

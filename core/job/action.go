@@ -79,13 +79,14 @@ func codeOf(err error) string {
 
 // Kinds are the kinds of jobs that can be started.
 func Kinds() []string {
-	return []string{KindCopy, KindEvict, KindPrefetch, KindRebalance, KindResilver, KindScrub}
+	return []string{KindCopy, KindETL, KindEvict, KindPrefetch, KindRebalance, KindResilver, KindScrub}
 }
 
 // The kinds. Rebalance and resilver are the same act, reconcile, under the
 // names that users look for.
 const (
 	KindCopy      = "copy-bck"
+	KindETL       = "etl"
 	KindEvict     = "evict"
 	KindPrefetch  = "prefetch"
 	KindRebalance = "rebalance"
@@ -105,12 +106,15 @@ func (r *run) action(m *core.Map, phase State) (action, []core.BucketID, error) 
 	switch {
 	case phase == Planning:
 		return countObject, buckets, nil
-	case phase == Verifying && r.spec.Kind == KindCopy:
+	case phase == Verifying && r.spec.writes():
 		return r.countCopied, []core.BucketID{r.spec.ToID}, nil
 	case phase == Verifying:
 		return countObject, buckets, nil
 	case r.spec.Kind == KindCopy:
 		act, err := r.copier(m)
+		return act, buckets, err
+	case r.spec.Kind == KindETL:
+		act, err := r.transformer(m)
 		return act, buckets, err
 	case r.spec.Kind == KindEvict:
 		act, err := r.evicter(m)
@@ -162,7 +166,7 @@ func (s *Spec) about(rec *core.Record) bool {
 	switch {
 	case !rec.MetadataOnly():
 		return true
-	case s.Kind == KindCopy:
+	case s.Kind == KindCopy, s.Kind == KindETL:
 		return false
 	}
 	return s.Kind != KindEvict || !s.KeepMetadata

@@ -3,12 +3,14 @@ package job
 import (
 	"fmt"
 	"maps"
+	"path"
 	"regexp"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/shoalstore/shoal/core"
+	"github.com/shoalstore/shoal/core/etl"
 )
 
 // State is where a job is in its life.
@@ -63,12 +65,19 @@ type Spec struct {
 	ByteRate        int64         `json:"byte_rate,omitempty"`
 	ContinueOnError bool          `json:"cont_on_err,omitempty"`
 	Unavailable     time.Duration `json:"unavailable_timeout,omitempty"`
+	// Transform, of etl, is the version that the job runs, whatever its name stands for
+	// later. Inspect runs it and writes nothing.
+	Transform *etl.Spec `json:"transform,omitempty"`
+	Inspect   bool      `json:"inspect,omitempty"`
 	// RetryOf is the job whose failed objects this one is about, and nothing else.
 	RetryOf string `json:"retry_of,omitempty"`
 	// KeepMetadata, of evictions, keeps what is known of the objects.
 	KeepMetadata bool      `json:"keep_md,omitempty"`
 	Created      time.Time `json:"created"`
 }
+
+// writes says whether the job writes objects into another bucket.
+func (s *Spec) writes() bool { return s.Kind == KindCopy || s.Kind == KindETL && !s.Inspect }
 
 // Amount counts objects and their bytes.
 type Amount struct {
@@ -241,6 +250,16 @@ func (s *selector) takes(key string) bool {
 	}
 	_, ok := slices.BinarySearch(s.keys, key)
 	return ok
+}
+
+// destKeyAs is destKey with an extension that a transform chose, which comes in place
+// of the last one.
+func (s *Spec) destKeyAs(key, ext string) string {
+	dir, base := path.Split(key)
+	if i := strings.LastIndexByte(base, '.'); i > 0 {
+		base = base[:i]
+	}
+	return s.Prepend + dir + base + "." + ext
 }
 
 // destKey is the key under which a source's output is written. Of several

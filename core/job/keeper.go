@@ -383,8 +383,11 @@ func (m *Manager) verify(ctx context.Context, spec *Spec, p polled) error {
 			s.Message = fmt.Sprintf("%d objects failed; see `shoal show job %s --errors`", s.Books.Failed.Objects, spec.ID)
 		}
 		found, want := p.books.Planned.Objects, s.Books.Done.Objects
+		if spec.Kind == KindETL {
+			want = s.Books.Outputs.Objects
+		}
 		others := toRemote(spec) && found > want // a remote does not say who wrote what
-		if spec.Kind == KindCopy && found != want && !others {
+		if spec.writes() && found != want && !others {
 			s.State = Failed
 			s.Message = fmt.Sprintf("the job wrote %d objects, %d of them are at the destination: the others were overwritten or deleted by somebody else, or are lost", want, found)
 		}
@@ -424,7 +427,10 @@ func (m *Manager) prepare(ctx context.Context, s *Spec) error {
 	if err := errors.Join(s.checkSync(), m.prepareSource(ctx, s)); err != nil {
 		return err
 	}
-	if s.Kind != KindCopy {
+	if s.Kind == KindETL && (s.Transform == nil || s.From == "") {
+		return fmt.Errorf("%s needs a transform and a source bucket: %w", s.Kind, core.ErrInvalid)
+	}
+	if !s.writes() {
 		if s.To != "" {
 			return fmt.Errorf("%s takes no destination: %w", s.Kind, core.ErrInvalid)
 		}
@@ -456,7 +462,7 @@ func (m *Manager) prepareSource(ctx context.Context, s *Spec) error {
 // prepareCopy finds or creates the destination.
 func (m *Manager) prepareCopy(ctx context.Context, s *Spec) error {
 	if s.From == "" || s.To == "" {
-		return fmt.Errorf("a copy needs a source and a destination bucket: %w", core.ErrInvalid)
+		return fmt.Errorf("%s needs a source and a destination bucket: %w", s.Kind, core.ErrInvalid)
 	}
 	u, err := core.ParseURI(s.To)
 	if err != nil {
@@ -467,7 +473,7 @@ func (m *Manager) prepareCopy(ctx context.Context, s *Spec) error {
 	}
 	s.To = u.Bucket.String()
 	if s.From == s.To && s.Prepend == "" && len(s.Ext) == 0 {
-		return fmt.Errorf("source and destination are the same, %s; use --prepend to copy within a bucket: %w", s.From, core.ErrInvalid)
+		return fmt.Errorf("source and destination are the same, %s; use --prepend to stay within a bucket: %w", s.From, core.ErrInvalid)
 	}
 	objects := m.o.Node.Objects()
 	to, err := objects.BucketNamed(ctx, u.Bucket)

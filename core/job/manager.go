@@ -16,6 +16,7 @@ import (
 	"github.com/shoalstore/shoal/bus"
 	"github.com/shoalstore/shoal/core"
 	"github.com/shoalstore/shoal/core/engine"
+	"github.com/shoalstore/shoal/core/etl"
 )
 
 // Method is the call by which nodes are asked how far they are.
@@ -30,6 +31,8 @@ type Options struct {
 	KV    bus.KV
 	Clock core.Clock
 	Log   *slog.Logger
+	// Transforms gets the transforms ready that jobs run; nil if there are none.
+	Transforms *etl.Registry
 	// OnChange, if not nil, is told of every change of a job's state that this
 	// node made, its beginning included, where was is "". It must not block.
 	OnChange func(j Job, was State)
@@ -343,6 +346,18 @@ func (m *Manager) fetch(ctx context.Context, id string) error {
 		}
 	}
 	return nil
+}
+
+// Transforms lists the digests of the transforms that jobs run which have not ended.
+func (m *Manager) Transforms() (digests []string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, j := range m.jobs {
+		if j.spec != nil && j.spec.Transform != nil && !j.status.State.Ended() {
+			digests = append(digests, j.spec.Transform.Digest)
+		}
+	}
+	return digests
 }
 
 // List returns the jobs, newest first, those that have not ended with their

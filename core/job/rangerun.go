@@ -48,7 +48,7 @@ const (
 // slots.
 func (s *Spec) tableOf(phase State) string {
 	switch {
-	case phase == Verifying && s.Kind == KindCopy && toRemote(s):
+	case phase == Verifying && s.writes() && toRemote(s):
 		return tableVerify
 	case !s.listed():
 		return ""
@@ -67,7 +67,7 @@ func (s *Spec) listed() bool {
 		return true
 	}
 	u, err := core.ParseURI(s.From)
-	return err == nil && u.Bucket.Remote() && (s.Kind == KindPrefetch || s.Kind == KindCopy && s.All)
+	return err == nil && u.Bucket.Remote() && (s.Kind == KindPrefetch || (s.Kind == KindCopy || s.Kind == KindETL) && s.All)
 }
 
 // rangeRun is this node's part in a phase of a job over ranges: it carries out what

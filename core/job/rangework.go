@@ -27,6 +27,12 @@ func (r *run) listedAction(m *core.Map) (listedAction, error) {
 		}, nil
 	case KindPrefetch:
 		return r.checked(r.following(*from, nil, r.prefetch(*from))), nil
+	case KindETL:
+		one, err := r.transformListed(m)
+		if err != nil {
+			return nil, err
+		}
+		return r.checked(one), nil
 	case KindCopy:
 		to := m.Bucket(r.spec.ToID)
 		if to == nil {

@@ -14,7 +14,7 @@ const KindRetry = "retry"
 
 // retryKinds are the kinds that are worth a retry: the others find by themselves, when
 // they are started again, what is still to be done.
-func retryKinds() []string { return []string{KindCopy, KindEvict, KindPrefetch} }
+func retryKinds() []string { return []string{KindCopy, KindETL, KindEvict, KindPrefetch} }
 
 // Retry starts a job for exactly the objects that failed in one that has ended, with
 // the same source, destination and names. Bounds and patience are those of the old job

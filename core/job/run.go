@@ -29,6 +29,8 @@ type run struct {
 	cancel context.CancelFunc
 	sel    *selector
 	limit  *limits
+	// transform is the version that the job runs, once it is ready.
+	transform pin
 
 	mu      sync.Mutex
 	phase   State
@@ -141,6 +143,7 @@ func (r *run) loop(ctx context.Context) error {
 		}
 	}
 	r.limit = r.newLimits()
+	defer r.transform.release(ctx)
 	var following sync.WaitGroup
 	defer following.Wait()
 	following.Go(func() { r.follow(ctx) })
@@ -254,7 +257,7 @@ func (r *run) share(ctx context.Context, m *core.Map, phase State) error {
 		}
 	}
 	p := &pass{r: r, act: act, held: map[core.SlotID]*progress{}, keep: phase == Running, prefix: r.spec.Prefix, takes: r.sel.takes}
-	if phase == Verifying && r.spec.Kind == KindCopy {
+	if phase == Verifying && r.spec.writes() {
 		p.prefix, p.takes = r.spec.Prepend, func(string) bool { return true }
 	}
 	for _, s := range todo {

@@ -21,7 +21,7 @@ func (j jobService) prepareRemotes(ctx context.Context, in *api.JobSpec, spec *j
 	if err != nil {
 		return err
 	}
-	if spec.Kind != job.KindCopy {
+	if spec.Kind != job.KindCopy && (spec.Kind != job.KindETL || spec.Inspect) {
 		if from != nil {
 			_, err = bucketService(j).use(ctx, from.Bucket)
 		}

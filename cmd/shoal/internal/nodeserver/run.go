@@ -318,7 +318,8 @@ func (s *server) serve(ctx context.Context, known *core.Map, voter slot.VoterSta
 		return err
 	}
 	s.jobs = job.New(job.Options{
-		Node: s.node, KV: s.bus.Jobs(), Clock: s.clock, Log: s.log, OnChange: s.events.onJob,
+		Transforms: s.transforms,
+		Node:       s.node, KV: s.bus.Jobs(), Clock: s.clock, Log: s.log, OnChange: s.events.onJob,
 		OnObject: func(op string, began time.Time, written int64, err error) { s.meter.done(op, began, written, 0, err) },
 	})
 	s.node.Handle(methodLocal, s.serveLocal)

@@ -456,6 +456,7 @@ func (j jobService) JobKinds(context.Context) ([]api.JobKind, error) {
 	}
 	return []api.JobKind{
 		{Kind: job.KindCopy, Summary: "copy a bucket to another", Args: []api.JobArg{bucket(api.ArgFrom, false), bucket(api.ArgTo, false)}},
+		{Kind: job.KindETL, Summary: "transform a bucket into another", Args: []api.JobArg{{Name: argTransform, Type: "transform"}, bucket(api.ArgFrom, false), bucket(api.ArgTo, true)}},
 		{Kind: job.KindEvict, Summary: "drop the copies of a remote bucket's objects", Args: []api.JobArg{bucket(api.ArgFrom, false)}},
 		{Kind: job.KindPrefetch, Summary: "bring what a remote bucket has into the cluster", Args: []api.JobArg{bucket(api.ArgFrom, false)}},
 		{Kind: job.KindRebalance, Summary: "bring all data to where the map wants it", Args: []api.JobArg{bucket(api.ArgFrom, true)}},
@@ -486,6 +487,11 @@ func (j jobService) StartJob(ctx context.Context, in api.JobSpec) (api.Job, erro
 	if in.Kind == job.KindRetry {
 		x, err := j.s.jobs.Retry(ctx, in.Args["job"], spec)
 		return jobOf(x), err
+	}
+	if in.Kind == job.KindETL {
+		if err := j.prepareTransform(ctx, &in, &spec); err != nil {
+			return api.Job{}, err
+		}
 	}
 	if len(in.Args) > 0 {
 		return api.Job{}, fmt.Errorf("%s takes no further arguments: %w", in.Kind, core.ErrInvalid)

@@ -47,6 +47,7 @@ func (s *server) newTransforms() error {
 	}
 	s.transforms = etl.New(etl.Options{
 		KV: s.bus.Jobs(), Clock: s.clock, Log: s.log, Tell: s.tellTransform,
+		Needed:   func() []string { return s.jobs.Transforms() },
 		Modules:  etl.Modules{Objects: s.node.Objects(), Bucket: s.systemBucket},
 		Runtimes: map[string]etl.Runtime{etl.WASM: wasmRuntime{s.wasm}},
 	})
@@ -167,6 +168,15 @@ func (w wasmRuntime) Check(s *etl.Spec, code []byte) error {
 func (w wasmRuntime) Install(ctx context.Context, id string, s *etl.Spec, code []byte) error {
 	_, err := w.Host.Install(ctx, specOf(id, s), code)
 	return err
+}
+
+// RunTransform is part of core.TransformRunner.
+func (w wasmRuntime) RunTransform(ctx context.Context, c core.TransformCall) (core.TransformResult, error) {
+	res, err := w.Host.RunTransform(ctx, c)
+	if errors.Is(err, wasmetl.ErrStopped) {
+		err = etl.ErrBroken
+	}
+	return res, err
 }
 
 // Resume is part of etl.Runtime.

@@ -6,12 +6,14 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/shoalstore/shoal/bus"
 	"github.com/shoalstore/shoal/core"
 	"github.com/shoalstore/shoal/core/etl"
+	"github.com/shoalstore/shoal/core/job"
 	"github.com/shoalstore/shoal/plugins/api"
 )
 
@@ -257,4 +259,49 @@ func (s *server) etlSubjects() bus.Service {
 			{Name: "stop", Subject: "shoal.etl.stop", Handler: act("stop")},
 		},
 	}
+}
+
+// The arguments of etl jobs.
+const (
+	argTransform = "transform"
+	argInspect   = "inspect"
+	argPrefix    = "arg."
+)
+
+// prepareTransform gives the job the version that its transform's name stands for
+// now, with the job's own arguments, and takes them out of in.
+func (j jobService) prepareTransform(ctx context.Context, in *api.JobSpec, spec *job.Spec) error {
+	name := in.Args[argTransform]
+	if strings.Contains(name, ">>") {
+		return api.NotBuilt("chains of transforms")
+	}
+	t, err := j.s.transforms.Lookup(ctx, refOf(name))
+	if err != nil {
+		return err
+	}
+	rest := map[string]string{}
+	version := t.Spec
+	version.Args = maps.Clone(version.Args)
+	for k, v := range in.Args {
+		arg, ok := strings.CutPrefix(k, argPrefix)
+		switch {
+		case k == argTransform:
+		case k == argInspect:
+			if spec.Inspect, err = strconv.ParseBool(v); err != nil {
+				return fmt.Errorf("%s: %w: %w", argInspect, core.ErrInvalid, err)
+			}
+		case ok && arg != "":
+			if version.Args == nil {
+				version.Args = map[string]string{}
+			}
+			version.Args[arg] = v
+		default:
+			rest[k] = v
+		}
+	}
+	if len(spec.Ext) == 0 {
+		spec.Ext = version.Ext
+	}
+	spec.Transform, in.Args = &version, rest
+	return nil
 }
