@@ -84,7 +84,7 @@ func (n *Node) transformOnce(ctx context.Context, t *TransformTask) (Transformed
 	if why != "" {
 		return TransformedObject{End: CopySkipped, Why: why}, nil
 	}
-	outs := &transformOutputs{n: n, t: t, src: src, room: transformInline}
+	outs := &transformOutputs{n: n, t: t, src: src, room: transformInline, ctx: ctx}
 	call := core.TransformCall{Object: objectOf(&t.From, src), Job: true, Output: outs.open}
 	if src.Length <= transformWhole {
 		call.Data = make([]byte, src.Length)
@@ -181,6 +181,7 @@ func (n *Node) transformedBefore(ctx context.Context, t *TransformTask) (*Transf
 // transformOutputs are the outputs of one object.
 type transformOutputs struct {
 	n    *Node
+	ctx  context.Context // of the attempt
 	t    *TransformTask
 	src  *core.Object
 	all  []*transformOutput
@@ -188,8 +189,9 @@ type transformOutputs struct {
 	room int64 // left of transformInline
 }
 
-// open is core.TransformCall.Output.
-func (o *transformOutputs) open(ctx context.Context, info core.TransformOutputInfo) (core.TransformOutput, error) {
+// open is core.TransformCall.Output. Its context may end with the call, which is
+// not the end of the output.
+func (o *transformOutputs) open(_ context.Context, info core.TransformOutputInfo) (core.TransformOutput, error) {
 	key := o.t.ToKey
 	switch {
 	case info.Name != "":
@@ -208,7 +210,7 @@ func (o *transformOutputs) open(ctx context.Context, info core.TransformOutputIn
 	}
 	o.keys[key] = true
 	out := &transformOutput{o: o, info: info, key: key, done: make(chan struct{})}
-	out.ctx, out.cancel = context.WithCancelCause(ctx)
+	out.ctx, out.cancel = context.WithCancelCause(o.ctx)
 	o.all = append(o.all, out)
 	return out, nil
 }
