@@ -202,7 +202,10 @@ type GSAccount struct {
 	// Conditions: the server at Endpoint is known to hold to preconditions of
 	// writes, as Google's is.
 	Conditions bool `key:"conditions"`
-	Requests   int  `key:"requests"`
+	// UploadConditions: it is, of uploads in one request, as fake-gcs-server is.
+	// Objects of any size are then uploaded so.
+	UploadConditions bool `key:"upload_conditions"`
+	Requests         int  `key:"requests"`
 }
 
 // HTTPBackends are about http:// and https:// origins.

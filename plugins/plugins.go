@@ -29,6 +29,8 @@ type Settings struct {
 	AccessKey, SecretKey, SessionToken string
 	// CredentialsFile and Project are of Google Cloud Storage.
 	CredentialsFile, Project string
+	// UploadConditions is too; see [gcsbackend.Options].
+	UploadConditions bool
 	// Allow is of web origins; see [httpbackend.Options].
 	Allow []string
 	// Roots are of directories on the servers.
@@ -46,7 +48,7 @@ type Settings struct {
 // Google's carry a token.)
 func (s Settings) For(p core.Provider, b core.RemoteSettings) Settings {
 	if b.Endpoint != "" && b.Endpoint != s.Endpoint {
-		s.foreign = true
+		s.foreign, s.UploadConditions = true, false
 		if p == core.GCS {
 			s.Anonymous, s.CredentialsFile = true, ""
 		}
@@ -90,7 +92,8 @@ func Backends() []Backend {
 		}},
 		{core.GCS, "Google Cloud Storage", func(ctx context.Context, s Settings) (core.Backend, error) {
 			return opened(gcsbackend.Open(ctx, gcsbackend.Options{
-				Endpoint: s.Endpoint, CredentialsFile: s.CredentialsFile, Anonymous: s.Anonymous, Project: s.Project, Conditions: s.Conditions, Guard: s.guard(),
+				Endpoint: s.Endpoint, CredentialsFile: s.CredentialsFile, Anonymous: s.Anonymous, Project: s.Project, Conditions: s.Conditions,
+				UploadConditions: s.UploadConditions, Guard: s.guard(),
 			}))
 		}},
 		{core.HTTP, "web origins, read-only", web(core.HTTP)},

@@ -49,14 +49,15 @@ func TestFor(t *testing.T) {
 	account := Settings{
 		RemoteSettings: core.RemoteSettings{Endpoint: "https://a", Region: "r", Profile: "p", Conditions: true},
 		AccessKey:      "k", SecretKey: "s", CredentialsFile: "f", Project: "x",
+		UploadConditions: true,
 	}
 	same := account.For(core.GCS, core.RemoteSettings{Account: "n", Region: "q", Name: "b", PathStyle: true})
 	want := core.RemoteSettings{Account: "n", Endpoint: "https://a", Region: "q", Profile: "p", Name: "b", PathStyle: true, Conditions: true}
-	if same.RemoteSettings != want || same.CredentialsFile != "f" || same.AccessKey != "k" || same.guard() != nil {
+	if same.RemoteSettings != want || same.CredentialsFile != "f" || !same.UploadConditions || same.AccessKey != "k" || same.guard() != nil {
 		t.Errorf("got %+v", same)
 	}
 	// A token that was made for Google is not for whom a user names.
-	if other := account.For(core.GCS, core.RemoteSettings{Endpoint: "https://b"}); other.CredentialsFile != "" || !other.Anonymous || other.Endpoint != "https://b" {
+	if other := account.For(core.GCS, core.RemoteSettings{Endpoint: "https://b"}); other.CredentialsFile != "" || other.UploadConditions || !other.Anonymous || other.Endpoint != "https://b" {
 		t.Errorf("credentials for another endpoint: %+v", other)
 	}
 	if other := account.For(core.S3, core.RemoteSettings{Endpoint: "https://b"}); other.AccessKey != "k" || other.Anonymous {

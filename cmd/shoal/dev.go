@@ -64,7 +64,8 @@ func newDevUpCommand(d *devFlags) *cobra.Command {
 With --backend the nodes ask that endpoint for the provider's buckets. Their credentials there are those of the
 environment from which they are started, as the provider's SDK finds them (AWS_ACCESS_KEY_ID, AWS_PROFILE ...) or as
 SHOAL_BACKENDS_S3_ACCESS_KEY and the like say; what "shoal dev env" sets for clients is left out. gs=URL is asked
-without credentials, as an emulator wants it.`,
+without credentials, as an emulator wants it, and is taken to hold to preconditions of uploads in one request, as
+fake-gcs-server does (SHOAL_BACKENDS_GS_UPLOAD_CONDITIONS=false if it does not).`,
 		Example: `  shoal dev up -d --nodes 5 --disks 3
   AWS_ACCESS_KEY_ID=key AWS_SECRET_ACCESS_KEY=secret shoal dev up -d --backend s3=http://127.0.0.1:9000 --backend gs=http://127.0.0.1:4443`,
 		Args: exactly(0),

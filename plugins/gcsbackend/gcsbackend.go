@@ -73,6 +73,10 @@ type Options struct {
 	// Conditions says that the server at Endpoint holds to preconditions on all
 	// writes. Google does, and is known to; emulators do of uploads at the most.
 	Conditions bool
+	// UploadConditions says that it holds to them on uploads in one request, as
+	// fake-gcs-server does, and perhaps on no other write. Then objects of any size are
+	// uploaded so, and removed without.
+	UploadConditions bool
 	// Guard, if any, refuses addresses.
 	Guard remotehttp.Guard
 }
@@ -159,9 +163,15 @@ func loopback(host string) bool {
 
 // Abilities implements [core.Backend].
 func (b *Backend) Abilities() core.RemoteAbilities {
-	holds := b.google || b.o.Conditions
-	return core.RemoteAbilities{PutIf: holds, DeleteIf: holds, PageSize: pageSize, PartSize: partSize, MaxParts: maxParts}
+	a := core.RemoteAbilities{PutIf: b.holds(), DeleteIf: b.holds(), PageSize: pageSize, PartSize: partSize, MaxParts: maxParts}
+	if !b.holds() && b.o.UploadConditions {
+		a.PutIf, a.PartSize, a.MaxParts = true, 0, 0
+	}
+	return a
 }
+
+// holds says whether the server holds to conditions on all writes.
+func (b *Backend) holds() bool { return b.google || b.o.Conditions }
 
 // Buckets implements [core.Backend]: those of the project.
 func (b *Backend) Buckets(ctx context.Context) ([]string, error) {

@@ -57,7 +57,7 @@ func (r *resource) attrs() *storage.ObjectAttrs {
 // put writes an object with the attributes a, in one request whose length is said
 // before, so that no body that breaks off is taken for whole.
 func (b *Backend) put(ctx context.Context, q request, bucket, key string, a storage.ObjectAttrs, o core.RemotePut) (*storage.ObjectAttrs, error) {
-	if err := b.mayIf(bucket, key, o.If); err != nil {
+	if err := b.mayIf(bucket, key, o.If, b.Abilities().PutIf); err != nil {
 		return nil, err
 	}
 	conds, ok := conditions(o.If)

@@ -29,8 +29,8 @@ func (b *Backend) Put(ctx context.Context, bucket, key string, o core.RemotePut)
 }
 
 // mayIf refuses conditions where the server is not known to hold to them.
-func (b *Backend) mayIf(bucket, key string, c core.RemoteCondition) error {
-	if c.IsZero() || b.Abilities().PutIf {
+func (b *Backend) mayIf(bucket, key string, c core.RemoteCondition, holds bool) error {
+	if c.IsZero() || holds {
 		return nil
 	}
 	return fmt.Errorf("gs: %s/%s: %s is not known to hold to conditions: %w", bucket, key, b.base.Host, errors.ErrUnsupported)
@@ -42,7 +42,7 @@ func (b *Backend) at(bucket, key string, c core.RemoteCondition) (*storage.Objec
 	if c.IsZero() {
 		return o, nil
 	}
-	if err := b.mayIf(bucket, key, c); err != nil {
+	if err := b.mayIf(bucket, key, c, b.holds()); err != nil {
 		return nil, err
 	}
 	conds, ok := conditions(c)
@@ -94,7 +94,7 @@ func (b *Backend) Copy(ctx context.Context, fromBucket, fromKey string, v core.R
 		return core.RemoteObject{}, err
 	}
 	c := to.CopierFrom(from)
-	if o.Headers != nil || o.Meta != nil || o.Tags != nil || v != "" && !b.Abilities().PutIf {
+	if o.Headers != nil || o.Meta != nil || o.Tags != nil || v != "" && !b.holds() {
 		// Google replaces all attributes or none. And who ignores conditions may
 		// ignore that on the source.
 		was, err := b.source(ctx, fromBucket, fromKey, v)

@@ -153,7 +153,7 @@ func TestLayout(t *testing.T) {
 	c := manager(t, "yes")
 	data := filepath.Join(t.TempDir(), "data")
 	p := plan(2)
-	p.Data, p.Backends = data, []Backend{{"s3", "http://127.0.0.1:9000"}}
+	p.Data, p.Backends = data, []Backend{{"s3", "http://127.0.0.1:9000"}, {"gs", "http://127.0.0.1:4443"}}
 	if err := c.Up(t.Context(), p); err != nil {
 		t.Fatal(err)
 	}
@@ -175,6 +175,9 @@ func TestLayout(t *testing.T) {
 	}
 	if conf.Cluster.Seeds[0] != addr(100) || conf.Backends.S3.Endpoint != "http://127.0.0.1:9000" || !conf.Backends.S3.PathStyle || conf.Disks[0].Weight != 1 || len(conf.Cluster.Secret) < 32 {
 		t.Errorf("configuration: %+v", conf)
+	}
+	if gs := conf.Backends.GS; gs.Endpoint != "http://127.0.0.1:4443" || !gs.Anonymous || gs.Conditions || !gs.UploadConditions {
+		t.Errorf("configuration of gs: %+v", gs)
 	}
 	if info, err := os.Stat(n.Config); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("the configuration holds a secret: %v, %v", info.Mode(), err)

@@ -115,7 +115,7 @@ func (s *State) yaml(n Node) string {
 			case "s3":
 				b.WriteString("    path_style: true\n")
 			case "gs": // an emulator, which asks for no credentials
-				b.WriteString("    anonymous: true\n")
+				b.WriteString("    anonymous: true\n    upload_conditions: true\n")
 			}
 		}
 	}

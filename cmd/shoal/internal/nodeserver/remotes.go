@@ -67,7 +67,7 @@ func (s *server) account(p core.Provider, name string) (plugins.Settings, error)
 			return out, noAccount("gs", name)
 		}
 		out.RemoteSettings = core.RemoteSettings{Endpoint: a.Endpoint, Anonymous: a.Anonymous, Conditions: a.Conditions}
-		out.CredentialsFile, out.Project = a.CredentialsFile, a.Project
+		out.CredentialsFile, out.Project, out.UploadConditions = a.CredentialsFile, a.Project, a.UploadConditions
 	case core.HTTP, core.HTTPS:
 		out.Allow = s.cfg.Backends.HTTP.Allow
 	case core.File:
