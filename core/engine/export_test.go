@@ -1,6 +1,26 @@
 package engine
 
-import "context"
+import (
+	"context"
+
+	"github.com/shoalstore/shoal/core"
+	"github.com/shoalstore/shoal/core/remote"
+)
+
+// CommitIntent commits the intent of a key as an owner does that knows its row in a
+// version.
+func CommitIntent(ctx context.Context, n *Node, b core.Bucket, key string, knows core.Version, in *remote.Intent) error {
+	bucket, err := n.remote(&b)
+	if err != nil {
+		return err
+	}
+	t := &writeTask{w: n.writers, name: objectName{b.ID, key}, slot: n.SlotOf(b.ID, key)}
+	x := &remoteWrite{task: t, node: n, bucket: bucket, version: knows, intent: in}
+	return x.write(ctx, core.Entry{}, in, false)
+}
+
+// ErrReplaced is the error of who does not know the present row.
+var ErrReplaced = errReplaced
 
 // SweepNow sweeps a node's disks of all shards that nobody names, however young.
 func SweepNow(ctx context.Context, n *Node) error {

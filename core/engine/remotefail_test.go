@@ -8,8 +8,11 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/shoalstore/shoal/core"
+	"github.com/shoalstore/shoal/core/engine"
+	"github.com/shoalstore/shoal/core/remote"
 )
 
 // TestRemoteLostAnswer: a write whose answer is lost took place once, and a repeated
@@ -120,5 +123,97 @@ func TestRemoteGatewayDies(t *testing.T) {
 	mustGet(t, other, b, "key", data)
 	if f.count() > 0 || !bytes.Equal(f.data("key"), data) {
 		t.Error("the remote and the cluster do not agree")
+	}
+}
+
+// TestRemoteIntentReplaced: who does not know the intent's row as it is commits
+// nothing.
+func TestRemoteIntentReplaced(t *testing.T) {
+	tc, _, b := startRemote(t, 1, 2)
+	n := tc.nodes[0]
+	kept := &remote.Intent{Attempts: []remote.Attempt{{If: core.RemoteCondition{Version: "x"}, Until: time.Now().Add(time.Hour)}}}
+	if err := engine.CommitIntent(t.Context(), n, b, "key", core.Version{Seq: 1}, kept); !errors.Is(err, engine.ErrReplaced) {
+		t.Errorf("of a row that is not there: %v", err)
+	}
+	if err := engine.CommitIntent(t.Context(), n, b, "key", core.Version{}, kept); err != nil {
+		t.Fatal(err)
+	}
+	if err := engine.CommitIntent(t.Context(), n, b, "key", core.Version{}, kept); !errors.Is(err, engine.ErrReplaced) {
+		t.Errorf("of a row that was not there before: %v", err)
+	}
+	if _, err := put(t, n, b, "key", []byte("content"), core.PutOptions{}); err != nil {
+		t.Errorf("a write beside attempts of an earlier one: %v", err)
+	}
+}
+
+// TestRemoteSettledByItself: a write whose client and owner are gone is settled by
+// the next owner, though nobody asks for the key.
+func TestRemoteSettledByItself(t *testing.T) {
+	tc, f, b := startRemote(t, 3, 1, quick)
+	owner, other := tc.ownerOf(b, "key")
+	data := remoteBytes(1, 3*fakeBlock)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var first atomic.Bool
+	f.onCall = func(_ context.Context, op, _ string) error {
+		if op == "put" && !first.Swap(true) {
+			cancel()
+			tc.net.cutOff(owner.ID())
+			return fmt.Errorf("fake: %w", core.ErrUnknownOutcome)
+		}
+		return nil
+	}
+	if _, err := other.Objects().Put(ctx, b, "key", bytes.NewReader(data), core.PutOptions{Size: int64(len(data))}); err == nil {
+		t.Error("a cancelled write was acknowledged")
+	}
+	waitFor(t, "the write to be settled", func() error {
+		switch row, err := other.Row(t.Context(), other.SlotOf(b.ID, "key"), core.RowKey{Bucket: b.ID, Key: "key"}); {
+		case err != nil:
+			return err
+		case !bytes.Equal(f.data("key"), data):
+			return errors.New("the remote does not have it")
+		case intent(t, other, b, "key").Pending():
+			return fmt.Errorf("it is present in version %v and not settled", row.Version)
+		}
+		return nil
+	})
+	f.reset()
+	mustGet(t, other, b, "key", data)
+	if f.count() > 0 {
+		t.Error("what is present was asked for")
+	}
+}
+
+// TestRemoteDeleteRepeated: a repeated DELETE gets its first answer and removes
+// nothing that came later, whether or not the first one said that it was the first.
+func TestRemoteDeleteRepeated(t *testing.T) {
+	tc, f, b := startRemote(t, 3, 1)
+	for i, n := range tc.nodes {
+		o, key := n.Objects(), fmt.Sprint("key", i)
+		for _, cold := range []bool{true, false} {
+			f.set(key, []byte("first"))
+			if !cold {
+				mustGet(t, n, b, key, []byte("first"))
+			}
+			id := core.NewRequestID()
+			if err := o.DeleteFirst(t.Context(), b, key, core.Conditions{}, id); err != nil || f.data(key) != nil {
+				t.Fatalf("%v, %q", err, f.data(key))
+			}
+			f.set(key, []byte("second"))
+			f.reset()
+			if err := tc.nodes[0].Objects().Delete(t.Context(), b, key, core.Conditions{}, id); err != nil || string(f.data(key)) != "second" || f.count() > 0 {
+				t.Errorf("repeated: %v, %q, %v", err, f.data(key), f.counts)
+			}
+		}
+		// The first answer of a conditional one is a refusal, and stays so.
+		id := core.NewRequestID()
+		c := core.Conditions{IfMatch: []string{"other"}}
+		if err := o.DeleteFirst(t.Context(), b, key, c, id); !errors.Is(err, core.ErrPrecondition) {
+			t.Errorf("refused: %v", err)
+		}
+		c.IfMatch[0] = f.objects[key].ETag
+		if err := o.Delete(t.Context(), b, key, c, id); !errors.Is(err, core.ErrPrecondition) || f.data(key) == nil {
+			t.Errorf("refused, and repeated: %v, %q", err, f.data(key))
+		}
 	}
 }

@@ -47,6 +47,14 @@ func TestRemoteLies(t *testing.T) {
 				return nil
 			}
 		},
+		"other ETag": func(f *fakeRemote) {
+			f.onGet = func(_ string, g core.RemoteGet, o *core.RemoteObject, _ []byte) io.ReadCloser {
+				if g.Offset == 5*fakeBlock {
+					o.ETag = "other"
+				}
+				return nil
+			}
+		},
 		"other size": func(f *fakeRemote) {
 			f.onGet = func(_ string, g core.RemoteGet, o *core.RemoteObject, _ []byte) io.ReadCloser {
 				if g.Offset == 5*fakeBlock {

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/shoalstore/shoal/core"
@@ -136,6 +138,40 @@ func TestRemoteEvict(t *testing.T) {
 	if _, err := n.Evict(t.Context(), own, "key", core.Version{}, false); !errors.Is(err, core.ErrInvalid) {
 		t.Errorf("evict of an only copy: %v", err)
 	}
+}
+
+// TestRemoteEvictWhileWritten: what evict leaves is never of before a write that it
+// met.
+func TestRemoteEvictWhileWritten(t *testing.T) {
+	tc, f, b := startRemote(t, 3, 1)
+	owner, other := tc.ownerOf(b, "key")
+	var done atomic.Bool
+	var wg sync.WaitGroup
+	for range 2 {
+		wg.Go(func() {
+			for !done.Load() {
+				_, err := other.Evict(t.Context(), b, "key", core.Version{}, true)
+				if err != nil && !errors.Is(err, core.ErrNotFound) && !errors.Is(err, core.ErrConflict) {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	for i := range 25 {
+		out, err := put(t, owner, b, "key", fmt.Appendf(nil, "content %d", i), core.PutOptions{})
+		if err != nil {
+			t.Error(err)
+			break
+		}
+		rec := present(t, owner, b, "key")
+		if rec == nil || rec.ETag != out.ETag || rec.ETag != f.objects["key"].ETag {
+			t.Errorf("after write %d there is %+v", i, rec)
+			break
+		}
+	}
+	done.Store(true)
+	wg.Wait()
 }
 
 // TestRemoteListing lists what the remote has, with what is present of it.

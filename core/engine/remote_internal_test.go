@@ -1,0 +1,66 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+)
+
+// TestBlockMemory: no more is given than there is, in the order in which it is asked
+// for, and what nobody waits for any more goes to the next.
+func TestBlockMemory(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		pressed := 0
+		m := newBlockMemory(30, 10)
+		m.pressed = func() { pressed++ }
+		var held [][]byte
+		for range 3 {
+			b, err := m.acquire(t.Context(), 10)
+			if err != nil || len(b) != 10 {
+				t.Fatal(len(b), err)
+			}
+			held = append(held, b)
+		}
+		order := make(chan int, 3)
+		ask := func(ctx context.Context, i, n int) {
+			go func() {
+				b, err := m.acquire(ctx, n)
+				if err == nil && len(b) != n || err != nil && !errors.Is(err, context.Canceled) {
+					t.Errorf("%d: %d bytes, %v", i, len(b), err)
+				}
+				if err == nil {
+					order <- i
+				}
+			}()
+			synctest.Wait()
+		}
+		gone, leave := context.WithCancel(t.Context())
+		ask(t.Context(), 1, 20)
+		ask(gone, 2, 10)
+		ask(t.Context(), 3, 5)
+		if len(order) > 0 || pressed != 3 {
+			t.Fatalf("%d were given what was not there; pressed %d times", len(order), pressed)
+		}
+		m.release(held[0])
+		synctest.Wait()
+		if len(order) > 0 {
+			t.Fatalf("%d came before the first, who needs more", <-order)
+		}
+		m.release(held[1])
+		synctest.Wait()
+		if len(order) != 1 || <-order != 1 {
+			t.Fatal("the first one was not served")
+		}
+		leave()
+		synctest.Wait()
+		m.release(held[2])
+		synctest.Wait()
+		if len(order) != 1 || <-order != 3 {
+			t.Fatal("who came behind one that left was not served")
+		}
+		if m.free != 5 {
+			t.Errorf("%d bytes are free", m.free)
+		}
+	})
+}
