@@ -81,3 +81,17 @@ func (n *Node) copyOnceToRemote(ctx context.Context, t *CopyTask, c core.Conditi
 	out, err := n.copyThrough(ctx, &t.To, t.ToKey, st, &src.Record, &core.CopyOptions{Put: core.PutOptions{Conditions: c, Origin: t.origin()}})
 	return out, "", err
 }
+
+// WroteCopy says whether what a remote lists under a key, in a version, was written by
+// a job. The remote is asked only if the cluster does not know.
+func (n *Node) WroteCopy(ctx context.Context, bucket core.Bucket, key string, version core.RemoteVersion, job string) (bool, error) {
+	f, err := n.remoteRow(ctx, n.SlotOf(bucket.ID, key), objectName{bucket.ID, key}, false)
+	if err != nil {
+		return false, err
+	}
+	if f.rec != nil && !f.unsettled && version != "" && remoteVersion(f.rec) == version {
+		return jobOf(f.rec) == job, nil
+	}
+	_, by, _, err := n.copyAt(ctx, &bucket, key)
+	return by == job, err
+}

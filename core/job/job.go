@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/zeebo/xxh3"
+
 	"github.com/shoalstore/shoal/core"
 	"github.com/shoalstore/shoal/core/etl"
 )
@@ -142,18 +144,34 @@ type Books struct {
 	Failed  Amount `json:"failed"`
 	Dropped Amount `json:"dropped"`
 	Outputs Amount `json:"outputs"`
+	// Found and Passed are, of jobs over ranges, sums of checksums of the keys that
+	// were listed and of those that are in Done, Skipped, Failed or Dropped: they are
+	// equal if these are the same keys, each as often.
+	Found  uint64 `json:"found,omitempty"`
+	Passed uint64 `json:"passed,omitempty"`
 }
 
 // Add returns the sum.
 func (b Books) Add(c Books) Books {
 	return Books{
 		b.Planned.Add(c.Planned), b.Done.Add(c.Done), b.Skipped.Add(c.Skipped), b.Failed.Add(c.Failed),
-		b.Dropped.Add(c.Dropped), b.Outputs.Add(c.Outputs),
+		b.Dropped.Add(c.Dropped), b.Outputs.Add(c.Outputs), b.Found + c.Found, b.Passed + c.Passed,
 	}
 }
 
 // passed counts the objects that are through, whatever the end.
 func (b Books) passed() Amount { return b.Done.Add(b.Skipped).Add(b.Failed).Add(b.Dropped) }
+
+// balance says whether all that a listing found is accounted for, each key once.
+func (b Books) balance() error {
+	if passed := b.passed(); passed.Objects != b.Planned.Objects || b.Found != b.Passed {
+		return fmt.Errorf("the listing found %d objects, and %d are accounted for, or others", b.Planned.Objects, passed.Objects)
+	}
+	return nil
+}
+
+// keySum is what a key counts for in Found and Passed.
+func keySum(key string) uint64 { return xxh3.HashString(key) }
 
 // Error says why an object failed or was skipped.
 type Error struct {

@@ -353,6 +353,12 @@ func (m *Manager) advanceRunning(ctx context.Context, spec *Spec, st *Status, p 
 				s.Message = fmt.Sprintf("%s failed: %s; --cont-on-err goes on", p.errors[0].Key, p.errors[0].Message)
 			}
 		})
+	case p.through && spec.tableOf(Running) != "" && p.books.balance() != nil:
+		err := p.books.balance()
+		return m.move(ctx, spec.ID, st.State, func(s *Status) {
+			s.State, s.Ended, s.Books = Failed, &now, p.books
+			s.Message = fmt.Sprintf("the books do not balance: %v; start the job again, what is done stays", err)
+		})
 	case p.through:
 		// What passed the cursors is what the job was about: keys that came
 		// or went since the plan are told apart by nothing else.
@@ -386,8 +392,14 @@ func (m *Manager) verify(ctx context.Context, spec *Spec, p polled) error {
 		if spec.Kind == KindETL {
 			want = s.Books.Outputs.Objects
 		}
-		others := toRemote(spec) && found > want // a remote does not say who wrote what
-		if spec.writes() && found != want && !others {
+		if toRemote(spec) {
+			found = p.books.Done.Objects
+			if unseen := p.books.Failed.Objects; unseen > 0 && s.Message == "" {
+				s.Message = fmt.Sprintf("%d objects at the destination could not be looked at", unseen)
+				found += min(unseen, max(want-found, 0))
+			}
+		}
+		if spec.writes() && found != want {
 			s.State = Failed
 			s.Message = fmt.Sprintf("the job wrote %d objects, %d of them are at the destination: the others were overwritten or deleted by somebody else, or are lost", want, found)
 		}

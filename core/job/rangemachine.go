@@ -576,6 +576,7 @@ func (s *steps) listed(e *rangeEvent) {
 		if !it.other && m.o.takes(it.Key) {
 			take = append(take, it)
 			p.books.Planned.one(it.Size)
+			p.books.Found += keySum(it.Key)
 		}
 	}
 	if h.Last != "" && p.until >= h.Last {

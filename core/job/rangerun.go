@@ -76,12 +76,14 @@ type rangeRun struct {
 	r     *run
 	table string
 	slot  core.SlotID
-	list  func(ctx context.Context, after string, limit int) (rangeEvent, error)
-	work  listedAction
-	sem   chan struct{}   // a token for each object that is worked on
-	turn  chan struct{}   // the token of the batch whose objects get the next of those
-	ctx   context.Context // that of run, for what calls begin
-	group sync.WaitGroup
+	// bucket is the one whose keys are listed.
+	bucket core.BucketID
+	list   func(ctx context.Context, after string, limit int) (rangeEvent, error)
+	work   listedAction
+	sem    chan struct{}   // a token for each object that is worked on
+	turn   chan struct{}   // the token of the batch whose objects get the next of those
+	ctx    context.Context // that of run, for what calls begin
+	group  sync.WaitGroup
 
 	mu       sync.Mutex
 	closed   bool
@@ -191,11 +193,11 @@ func (r *run) newRangeRun(phase State, table string) (*rangeRun, error) {
 	}
 	rr := &rangeRun{
 		r: r, table: table, slot: n.SlotOf(core.SystemBucket, r.spec.ID), sem: make(chan struct{}, r.workers()), turn: make(chan struct{}, 1),
-		asks: map[uint64]chan rangeReply{}, failing: map[int]time.Time{},
+		asks: map[uint64]chan rangeReply{}, failing: map[int]time.Time{}, bucket: id,
 	}
 	o := rangeOptions{
 		self: n.ID(), boot: n.Boot(), page: pageSize, window: rangeWindow, batch: batchKeys, skip: len(prefix),
-		takes: takes, countOnly: phase != Running, owner: rr.owner,
+		takes: takes, countOnly: phase == Planning, owner: rr.owner,
 	}
 	switch {
 	case phase != Verifying && r.spec.RetryOf != "":
@@ -222,11 +224,14 @@ func (r *run) newRangeRun(phase State, table string) (*rangeRun, error) {
 			o.lanes += lanes
 		}
 	}
-	if phase == Running {
+	switch phase {
+	case Running:
 		var err error
 		if rr.work, err = r.listedAction(n.Map()); err != nil {
 			return nil, err
 		}
+	case Verifying:
+		rr.work = r.lookAt(*from)
 	}
 	for lane := range lanes {
 		o.lane = lane
@@ -238,7 +243,7 @@ func (r *run) newRangeRun(phase State, table string) (*rangeRun, error) {
 // owner is the node that works on a key: the one that owns its slot.
 func (rr *rangeRun) owner(key string) core.NodeID {
 	n := rr.r.m.o.Node
-	return n.Map().OwnerNode(n.SlotOf(rr.r.spec.FromID, key))
+	return n.Map().OwnerNode(n.SlotOf(rr.bucket, key))
 }
 
 // alive says whether a start of a node may hold a range.
@@ -341,7 +346,7 @@ func (rr *rangeRun) write(rows []rangeWrite) (core.Version, error) {
 	var notes []core.Row
 	for i := range rows {
 		w := &rows[i]
-		if len(w.notes) > 0 {
+		if len(w.notes) > 0 && rr.table == tableRun {
 			more, err := noteRows(rr.r.spec.ID, w.notes)
 			if err != nil {
 				return core.Version{}, err
@@ -599,6 +604,7 @@ func (rr *rangeRun) workOn(ctx context.Context, items []item) (batchReply, error
 				return
 			}
 			res.count(&out.Books, size)
+			out.Books.Passed += keySum(it.Key)
 			if e, ok := res.note(it.Key); ok {
 				out.Errors = append(out.Errors, e)
 				out.Failed = append(out.Failed, []byte(it.Key))
@@ -612,8 +618,10 @@ func (rr *rangeRun) workOn(ctx context.Context, items []item) (batchReply, error
 
 // one works on one key until it has an end that counts.
 func (rr *rangeRun) one(ctx context.Context, it *item) (result, int64, error) {
-	if err := rr.r.limit.wait(ctx, it.Size); err != nil {
-		return result{}, 0, err
+	if rr.table == tableRun {
+		if err := rr.r.limit.wait(ctx, it.Size); err != nil {
+			return result{}, 0, err
+		}
 	}
 	size := it.Size
 	res, err := rr.r.persist(ctx, it.Key, func() (res result, err error) {

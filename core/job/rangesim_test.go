@@ -406,6 +406,7 @@ func (s *rangeSim) work(a rangeAction, answer func(time.Duration, rangeEvent)) {
 		var errs []Error
 		for _, it := range a.batch.items {
 			s.worked[it.Key]++
+			b.Passed += keySum(it.Key)
 			if s.breaks(it.Key) {
 				b.Failed.one(it.Size)
 				errs = append(errs, Error{Key: it.Key, Code: "internal"})
@@ -570,7 +571,9 @@ func (s *rangeSim) judge() error {
 			return fmt.Errorf("%q is noted %d times as failed", k, n)
 		}
 	}
+	var all Books
 	for _, r := range s.table().ranges {
+		all = all.Add(r.Books)
 		planned, done, failed = planned.Add(r.Books.Planned), done.Add(r.Books.Done), failed.Add(r.Books.Failed)
 	}
 	volatile := int64(len(s.o.keys) - len(s.stable))
@@ -585,6 +588,9 @@ func (s *rangeSim) judge() error {
 	}
 	if s.o.countOnly {
 		return nil
+	}
+	if err := all.balance(); err != nil {
+		return err
 	}
 	if planned != done.Add(failed) || failed.Objects != int64(len(s.notes)) {
 		return fmt.Errorf("planned %+v, done %+v, failed %+v, %d noted", planned, done, failed, len(s.notes))

@@ -53,6 +53,18 @@ func (r *run) checked(act listedAction) listedAction {
 	}
 }
 
+// lookAt looks whether an object at the destination was written by the job: done. What
+// is of others is dropped.
+func (r *run) lookAt(to core.Bucket) listedAction {
+	return func(ctx context.Context, it *item) (result, int64, error) {
+		ours, err := r.m.o.Node.WroteCopy(ctx, to, it.Key, it.Version, r.spec.ID)
+		if err != nil || ours {
+			return result{}, it.Size, err
+		}
+		return result{end: endDropped}, it.Size, nil
+	}
+}
+
 func (r *run) prefetch(from core.Bucket) listedAction {
 	return func(ctx context.Context, it *item) (result, int64, error) {
 		began := r.m.o.Clock.Now()
