@@ -128,19 +128,37 @@ func newEtlObjectCommand(o *options) *cobra.Command {
 }
 
 func (o *options) etlObject(ctx context.Context, c *client.Client, name string, u core.URI, dst string) error {
-	if _, err := c.Transforms(ctx); err != nil {
+	list, err := c.Transforms(ctx)
+	if err != nil {
 		return err // a cluster without transforms would send the object as it is
 	}
 	b, err := c.Bucket(ctx, u.Bucket)
 	if err != nil {
 		return err
 	}
-	r, err := c.Get(ctx, b.Alias, u.Key, client.GetOptions{Query: map[string][]string{"transform": {name}}})
+	r, err := c.Get(ctx, b.Alias, u.Key, client.GetOptions{
+		Query: map[string][]string{"transform": {name}}, Patience: patience(name, list),
+	})
 	if err != nil {
 		return err
 	}
 	err = o.writeTo(ctx, c, r, dst)
 	return errors.Join(err, r.Close())
+}
+
+// patience is how long the first byte of a result may take: each transform has its
+// time, and a large object adds to it.
+func patience(name string, list []api.Transform) time.Duration {
+	d := time.Minute
+	for step := range strings.SplitSeq(name, ">>") {
+		step, _, _ = strings.Cut(strings.TrimSpace(step), "@")
+		for _, t := range list {
+			if limit, err := time.ParseDuration(t.Timeout); err == nil && t.Name == step {
+				d += limit
+			}
+		}
+	}
+	return d
 }
 
 // writeTo writes a stream to a file, standard output or an object.

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -469,6 +471,34 @@ func TestWatchSurvives(t *testing.T) {
 	})
 	if err != nil || last.State != api.JobDone || seen < 6 {
 		t.Errorf("got state %s after %d reports, %v", last.State, seen, err)
+	}
+}
+
+// TestPatience reads what takes longer to be made than a node may be silent.
+func TestPatience(t *testing.T) {
+	asked, release := make(chan struct{}, 10), make(chan struct{})
+	slow := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		asked <- struct{}{}
+		<-release
+		_, _ = io.WriteString(w, "made")
+	}))
+	defer slow.Close()
+	c, err := client.New(client.Options{Endpoints: []string{slow.URL}, AccessKey: "a", SecretKey: "s", Silence: 90 * time.Millisecond, RetryFor: 10 * time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	time.AfterFunc(time.Second, func() { close(release) })
+	r, err := c.Get(t.Context(), "data", "key", client.GetOptions{Query: map[string][]string{"transform": {"x"}}, Patience: time.Minute})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := io.ReadAll(r)
+	if err != nil || string(got) != "made" || len(asked) != 1 {
+		t.Errorf("got %q, %v, after %d requests", got, err, len(asked))
+	}
+	if err := r.Close(); err != nil {
+		t.Error(err)
 	}
 }
 

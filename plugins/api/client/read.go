@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/cenkalti/backoff/v5"
 
@@ -29,6 +30,9 @@ type GetOptions struct {
 	// Query is added to the request, for inline transforms. Such a read cannot
 	// be resumed; it is repeated only as long as nothing was read.
 	Query map[string][]string
+	// Patience is added to the time that a node may be silent, for an answer that
+	// takes time to be made.
+	Patience time.Duration
 }
 
 // Reader is an open object. When the node dies that serves it, it goes on at
@@ -79,7 +83,7 @@ func (r *Reader) open() error {
 		// What is read on is of the version that was found then.
 		askLatest(h, r.o.Latest, r.o.Sync)
 	}
-	resp, _, err := r.c.do(r.ctx, &request{method: http.MethodGet, path: objectPath(r.alias, r.Key), query: r.o.Query, header: h})
+	resp, _, err := r.c.do(r.ctx, &request{method: http.MethodGet, path: objectPath(r.alias, r.Key), query: r.o.Query, header: h, patience: r.o.Patience})
 	if err != nil {
 		if r.o.ETag != "" && (errors.Is(err, core.ErrPrecondition) || r.read > 0 && errors.Is(err, core.ErrNotFound)) {
 			return fmt.Errorf("%s/%s: %w: %w", r.alias, r.Key, ErrChanged, err)
