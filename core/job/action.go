@@ -203,6 +203,9 @@ func (r *run) evictOne(ctx context.Context, b *core.Bucket, key string) (result,
 func (r *run) copyOne(ctx context.Context, t *engine.CopyTask) (result, int64, error) {
 	began := r.m.o.Clock.Now()
 	t.ToKey, t.Job, t.Started = r.spec.destKey(t.Key), r.spec.ID, r.spec.Created
+	if r.spec.Kind == KindCopy && t.From.ID == t.To.ID && t.ToKey == t.Key {
+		return result{end: endSkipped, why: Error{Code: codeSkipped, Message: "it would be copied onto itself"}}, 0, nil
+	}
 	end, out, why, err := r.m.o.Node.CopyObject(ctx, t)
 	r.worked("copy", began, out.Size, err)
 	switch {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -394,10 +395,11 @@ func (m *Manager) verify(ctx context.Context, spec *Spec, p polled) error {
 		}
 		if toRemote(spec) {
 			found = p.books.Done.Objects
-			if unseen := p.books.Failed.Objects; unseen > 0 && s.Message == "" {
+			unseen := p.books.Failed.Objects
+			if unseen > 0 && s.Message == "" {
 				s.Message = fmt.Sprintf("%d objects at the destination could not be looked at", unseen)
-				found += min(unseen, max(want-found, 0))
 			}
+			found += min(unseen, max(want-found, 0))
 		}
 		if spec.writes() && found != want {
 			s.State = Failed
@@ -486,6 +488,10 @@ func (m *Manager) prepareCopy(ctx context.Context, s *Spec) error {
 	s.To = u.Bucket.String()
 	if s.From == s.To && s.Prepend == "" && len(s.Ext) == 0 {
 		return fmt.Errorf("source and destination are the same, %s; use --prepend to stay within a bucket: %w", s.From, core.ErrInvalid)
+	}
+	if named := len(s.List) > 0 || s.Template != "" || s.Regex != ""; s.From == s.To && s.Prepend != "" && strings.HasPrefix(s.Prepend, s.Prefix) && !named {
+		return fmt.Errorf("the source %s/%s holds the destination %s/%s: what is written would be found again, without end; use --prefix or --regex to leave it out: %w",
+			s.From, s.Prefix, s.To, s.Prepend, core.ErrInvalid)
 	}
 	objects := m.o.Node.Objects()
 	to, err := objects.BucketNamed(ctx, u.Bucket)
