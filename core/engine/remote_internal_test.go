@@ -5,6 +5,8 @@ import (
 	"errors"
 	"testing"
 	"testing/synctest"
+
+	"github.com/shoalstore/shoal/core"
 )
 
 // TestBlockMemory: no more is given than there is, in the order in which it is asked
@@ -63,4 +65,13 @@ func TestBlockMemory(t *testing.T) {
 			t.Errorf("%d bytes are free", m.free)
 		}
 	})
+}
+
+// TestForgoesNothing: of an object whose slot has no owner just now the record is not
+// known; that is no reason to let it go.
+func TestForgoesNothing(t *testing.T) {
+	b := core.Bucket{Name: core.BucketName{Provider: core.S3, Name: "b"}}
+	if new(reconciler).forgoes(t.Context(), &core.Map{}, &b, &core.Row{}, nil) {
+		t.Error("it was let go of")
+	}
 }

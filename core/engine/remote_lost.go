@@ -69,9 +69,9 @@ func (h *reconciler) forget(ctx context.Context, b *core.Bucket, row *core.Row) 
 }
 
 // forgoes says whether an object that could not be repaired is one of a remote
-// bucket, and was forgotten.
+// bucket, and was forgotten. rec is nil where it could not be read.
 func (h *reconciler) forgoes(ctx context.Context, m *core.Map, b *core.Bucket, row *core.Row, rec *core.Record) bool {
-	if !b.Name.Remote() || row.Space != core.SpaceObject || ctx.Err() != nil || !h.beyondRepair(ctx, m, rec) {
+	if rec == nil || !b.Name.Remote() || row.Space != core.SpaceObject || ctx.Err() != nil || !h.beyondRepair(ctx, m, rec) {
 		return false
 	}
 	return h.forget(ctx, b, row) == nil
