@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"path/filepath"
 	"strings"
+	"time"
 )
 
 // etlCluster compares reads that pass through identity with plain ones, in a cluster
@@ -57,6 +58,35 @@ func (b *bench) etlCluster(ctx context.Context) (err error) {
 		t.line("%s", strings.Join(row, ""))
 	}
 	t.line("")
+	return t.jobs(ctx, c, s)
+}
+
+// jobs compares a bucket passed through identity with a copy of it.
+func (t *transforms) jobs(ctx context.Context, c *cluster, s *side) error {
+	const objects, size = 2000, 64 << 10
+	data := payload(size)
+	for i := range objects {
+		if _, err := s.do(ctx, http.MethodPut, fmt.Sprintf("job/%04d", i), data); err != nil {
+			return err
+		}
+	}
+	var copies, transforms, ratios []float64
+	for round := range t.o.rounds {
+		var took [2]float64
+		for i, args := range [][]string{{"cp"}, {"etl", "bucket", "identity"}} {
+			to := fmt.Sprintf("shoal://etl-%d-%d", round, i)
+			if _, err := c.run(ctx, "bucket", "create", to, "--props", "scheme=none"); err != nil {
+				return err
+			}
+			began := time.Now()
+			if _, err := c.run(ctx, append(args, "shoal://etl", to, "--prefix", "job/")...); err != nil {
+				return err
+			}
+			took[i] = time.Since(began).Seconds()
+		}
+		copies, transforms, ratios = append(copies, objects/took[0]), append(transforms, objects/took[1]), append(ratios, took[0]/took[1])
+	}
+	t.line("A bucket of %d objects of %s: copied %.0f/s, through identity %.0f/s, ratio %.2f (target: >= 0.9).\n", objects, sizeName(size), median(copies), median(transforms), median(ratios))
 	return nil
 }
 
