@@ -44,6 +44,8 @@ type network struct {
 	nodes map[core.NodeID]*engine.Node
 	cut   map[core.NodeID]bool
 	inbox map[core.NodeID]chan delivery
+	// onCall, if not nil, is told of calls before they are made.
+	onCall func(from core.NodeID, method uint16)
 }
 
 type delivery struct {
@@ -84,6 +86,12 @@ func (p port) Call(ctx context.Context, to core.NodeID, method uint16, req []byt
 	n, err := p.reach(to)
 	if err != nil {
 		return nil, err
+	}
+	p.net.mu.Lock()
+	on := p.net.onCall
+	p.net.mu.Unlock()
+	if on != nil {
+		on(p.self, method)
 	}
 	return n.Call(ctx, p.self, method, req)
 }

@@ -38,3 +38,6 @@ func Doomed(n *Node) int {
 	defer n.garbage.mu.Unlock()
 	return len(n.garbage.queue)
 }
+
+// MethodMutate is the call by which rows are written.
+const MethodMutate = methodMutate

@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 
 	"github.com/shoalstore/shoal/core"
@@ -140,38 +139,30 @@ func TestRemoteEvict(t *testing.T) {
 	}
 }
 
-// TestRemoteEvictWhileWritten: what evict leaves is never of before a write that it
-// met.
+// TestRemoteEvictWhileWritten: what evict leaves is never of before a write that came
+// behind its look.
 func TestRemoteEvictWhileWritten(t *testing.T) {
 	tc, f, b := startRemote(t, 3, 1)
 	owner, other := tc.ownerOf(b, "key")
-	var done atomic.Bool
-	var wg sync.WaitGroup
-	for range 2 {
-		wg.Go(func() {
-			for !done.Load() {
-				_, err := other.Evict(t.Context(), b, "key", core.Version{}, true)
-				if err != nil && !errors.Is(err, core.ErrNotFound) && !errors.Is(err, core.ErrConflict) {
-					t.Error(err)
-					return
-				}
-			}
-		})
+	if _, err := put(t, owner, b, "key", []byte("before"), core.PutOptions{}); err != nil {
+		t.Fatal(err)
 	}
-	for i := range 25 {
-		out, err := put(t, owner, b, "key", fmt.Appendf(nil, "content %d", i), core.PutOptions{})
-		if err != nil {
-			t.Error(err)
-			break
-		}
-		rec := present(t, owner, b, "key")
-		if rec == nil || rec.ETag != out.ETag || rec.ETag != f.objects["key"].ETag {
-			t.Errorf("after write %d there is %+v", i, rec)
-			break
+	var once sync.Once
+	var written error
+	tc.net.mu.Lock()
+	tc.net.onCall = func(from core.NodeID, method uint16) {
+		if from == other.ID() && method == engine.MethodMutate {
+			once.Do(func() { _, written = put(t, owner, b, "key", []byte("after"), core.PutOptions{}) })
 		}
 	}
-	done.Store(true)
-	wg.Wait()
+	tc.net.mu.Unlock()
+	_, err := other.Evict(t.Context(), b, "key", core.Version{}, true)
+	if !errors.Is(err, core.ErrConflict) || written != nil {
+		t.Errorf("evict: %v; the write: %v", err, written)
+	}
+	if rec := present(t, owner, b, "key"); rec == nil || rec.ETag != f.objects["key"].ETag || rec.MetadataOnly() {
+		t.Errorf("there is %+v", rec)
+	}
 }
 
 // TestRemoteListing lists what the remote has, with what is present of it.
