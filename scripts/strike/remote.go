@@ -204,7 +204,9 @@ func (r *remoteRounds) one(ctx context.Context, n, attempt int) (counts bool, er
 		r.say("round %d: %s was over before the strike; again", n, j.ID)
 		return false, nil
 	}
-	r.say("round %d: all %d objects are equal at %s and %s", n, len(r.set.names), r.from, dst)
+	u := r.res.Uploads
+	r.say("round %d: all %d objects are equal at %s and %s; up to now %d uploads were sent, %d took effect and %d met what was there, %d were under way at a strike and %d of these repeated",
+		n, len(r.set.names), r.from, dst, u.Requests, u.Written, u.Refused, u.InFlight, u.Repeated)
 	return true, r.drop(ctx, dst)
 }
 
