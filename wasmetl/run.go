@@ -167,7 +167,6 @@ func (c *call) withInstance() error {
 			if err = c.explain(err); err != nil {
 				return err
 			}
-			c.dropped = false
 			return failure(classExit, 0, "the module exited before it was given the object%s", c.log.lastLine())
 		}
 	}
