@@ -75,6 +75,9 @@ func newEtlInitKindCommand(o *options, kind string) *cobra.Command {
 				return o.printJSON(made)
 			}
 			fmt.Fprintf(o.out, "%s@%s\n", made.Name, made.Digest)
+			if s := made.Smoke; s != nil && s.Message != "" {
+				fmt.Fprintf(o.err, "note: an empty object is refused by it: %s\n", s.Message)
+			}
 			return nil
 		}),
 	}
@@ -114,7 +117,8 @@ func newEtlTestCommand() *cobra.Command {
 }
 
 func newEtlObjectCommand(o *options) *cobra.Command {
-	return &cobra.Command{
+	var given []string
+	cmd := &cobra.Command{
 		Use: "object NAME SRC DST", Short: "Transform one object, to a file, to standard output (-) or to another object",
 		Args: exactly(3),
 		RunE: o.withClient(func(ctx context.Context, c *client.Client, args []string) error {
@@ -122,12 +126,37 @@ func newEtlObjectCommand(o *options) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return at(u, o.etlObject(ctx, c, args[0], u, args[2]))
+			query, err := transformArgs(given)
+			if err != nil {
+				return err
+			}
+			query["transform"] = []string{args[0]}
+			return at(u, o.etlObject(ctx, c, query, u, args[2]))
 		}),
 	}
+	addTransformArgs(cmd, &given)
+	return cmd
 }
 
-func (o *options) etlObject(ctx context.Context, c *client.Client, name string, u core.URI, dst string) error {
+// addTransformArgs adds the flag for arguments of one run or job.
+func addTransformArgs(cmd *cobra.Command, args *[]string) {
+	cmd.Flags().StringArrayVar(args, "arg", nil, "an argument for the transform, K=V, beside its own; may be repeated")
+}
+
+// transformArgs reads arguments as the query and jobs have them.
+func transformArgs(given []string) (map[string][]string, error) {
+	out := map[string][]string{}
+	for _, a := range given {
+		k, v, ok := strings.Cut(a, "=")
+		if !ok || k == "" {
+			return nil, usagef("--arg %q: want NAME=VALUE", a)
+		}
+		out["arg."+k] = []string{v}
+	}
+	return out, nil
+}
+
+func (o *options) etlObject(ctx context.Context, c *client.Client, query map[string][]string, u core.URI, dst string) error {
 	list, err := c.Transforms(ctx)
 	if err != nil {
 		return err // a cluster without transforms would send the object as it is
@@ -136,9 +165,7 @@ func (o *options) etlObject(ctx context.Context, c *client.Client, name string, 
 	if err != nil {
 		return err
 	}
-	r, err := c.Get(ctx, b.Alias, u.Key, client.GetOptions{
-		Query: map[string][]string{"transform": {name}}, Patience: patience(name, list),
-	})
+	r, err := c.Get(ctx, b.Alias, u.Key, client.GetOptions{Query: query, Patience: patience(query["transform"][0], list)})
 	if err != nil {
 		return err
 	}
@@ -189,9 +216,10 @@ func (o *options) writeTo(ctx context.Context, c *client.Client, r io.Reader, ds
 
 func newEtlBucketCommand(o *options) *cobra.Command {
 	j := &jobFlags{options: o}
+	var given []string
 	cmd := &cobra.Command{
 		Use: "bucket NAME SRC DST", Short: "Transform a bucket's objects into another bucket, by a job",
-		Example: `  shoal etl bucket "gunzip >> upper >> gzip" s3://src gs://dst --ext txt:gz --progress --all`,
+		Example: `  shoal etl bucket upper s3://src gs://dst --ext txt:TXT --progress --all`,
 		Args:    exactly(3),
 	}
 	cmd.RunE = o.withClient(func(ctx context.Context, c *client.Client, args []string) error {
@@ -202,15 +230,29 @@ func newEtlBucketCommand(o *options) *cobra.Command {
 		if from.Key != "" {
 			return usagef("%s: want a bucket; `shoal etl object` transforms one object, --prefix selects", from)
 		}
-		j.jobSpec.Args = map[string]string{"transform": args[0]}
+		if j.jobSpec.Args, err = jobArgs(args[0], given); err != nil {
+			return err
+		}
 		return j.runPair(ctx, c, cmd, "etl", from, to)
 	})
 	j.add(cmd)
+	addTransformArgs(cmd, &given)
 	return cmd
+}
+
+// jobArgs are the arguments of a job that runs a transform.
+func jobArgs(name string, given []string) (map[string]string, error) {
+	query, err := transformArgs(given)
+	out := map[string]string{"transform": name}
+	for k, v := range query {
+		out[k] = v[0]
+	}
+	return out, err
 }
 
 func newEtlInspectCommand(o *options) *cobra.Command {
 	j := &jobFlags{options: o}
+	var given []string
 	cmd := &cobra.Command{Use: "inspect NAME SRC", Short: "Run a transform over a bucket's objects and write nothing", Args: exactly(2)}
 	cmd.RunE = o.withClient(func(ctx context.Context, c *client.Client, args []string) error {
 		b, err := bucketURI(args[1])
@@ -222,10 +264,14 @@ func newEtlInspectCommand(o *options) *cobra.Command {
 			return err
 		}
 		spec.Kind, spec.From = "etl", b.String()
-		spec.Args = map[string]string{"transform": args[0], "inspect": "true"}
+		if spec.Args, err = jobArgs(args[0], given); err != nil {
+			return err
+		}
+		spec.Args["inspect"] = "true"
 		return j.runJob(ctx, c, spec)
 	})
 	j.add(cmd)
+	addTransformArgs(cmd, &given)
 	return cmd
 }
 
@@ -276,9 +322,21 @@ func (o *options) showTransform(t api.Transform) error {
 	if t.Memory > 0 {
 		memory = formatBytes(t.Memory)
 	}
-	o.details("Name", t.Name, "Type", t.Type, "Digest", t.Digest, "State", t.State, "Memory", memory, "Timeout", t.Timeout,
+	var stats []string
+	if s := t.Stats; s != nil {
+		seconds := func(x float64) string {
+			return time.Duration(x * float64(time.Second)).Round(time.Microsecond).String()
+		}
+		stats = []string{
+			"Dropped", strconv.FormatInt(s.Dropped, 10), "Broken off", strconv.FormatInt(s.Broken, 10),
+			"Read", formatBytes(s.BytesIn), "Written", formatBytes(s.BytesOut), "Peak memory", formatBytes(s.PeakMemory),
+			"Time of a call", seconds(s.WallP50) + " (p50), " + seconds(s.WallP99) + " (p99)", "Ready on", strings.Join(s.Nodes, " "),
+			"Stopped on", strings.Join(s.StoppedOn, " "),
+		}
+	}
+	o.details(append([]string{"Name", t.Name, "Type", t.Type, "Digest", t.Digest, "Interface", t.ABI, "State", t.State, "Memory", memory, "Timeout", t.Timeout,
 		"Scope", t.Scope, "Isolation", t.Isolation, "Arguments", strings.Join(t.Args, " "), "Content type", t.ContentType,
-		"Calls", strconv.FormatInt(t.Calls, 10), "Errors", strconv.FormatInt(t.Errors, 10), "Created", formatTimePtr(t.Created))
+		"Calls", strconv.FormatInt(t.Calls, 10), "Errors", strconv.FormatInt(t.Errors, 10), "Created", formatTimePtr(t.Created)}, stats...)...)
 	return nil
 }
 

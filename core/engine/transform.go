@@ -154,17 +154,11 @@ func (t *TransformTask) wrote(o core.Origin) (outputs, bytes int64, ok bool) {
 }
 
 // transformedBefore returns what this job made of the object already, nil if its own
-// output is not there.
+// output is not there. A remote's object does not say how many others there are: then
+// the transform runs again, and each output is found.
 func (n *Node) transformedBefore(ctx context.Context, t *TransformTask) (*TransformedObject, error) {
 	if t.To.Name.Remote() {
-		f, err := n.remoteRow(ctx, n.SlotOf(t.To.ID, t.ToKey), objectName{t.To.ID, t.ToKey}, false)
-		if err != nil {
-			return nil, err
-		}
-		if f.rec != nil && !f.unsettled && f.rec.Meta[originMeta] == originMark(t.origin()) {
-			return &TransformedObject{End: CopiedSoFar, Outputs: 1, Bytes: f.rec.Size}, nil
-		}
-		return nil, nil //nolint:nilnil // nothing was made
+		return nil, nil //nolint:nilnil // nobody knows
 	}
 	have, _, err := n.record(ctx, t.To.ID, t.ToKey)
 	if err != nil && !errors.Is(err, core.ErrNotFound) {

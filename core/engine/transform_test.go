@@ -258,7 +258,9 @@ func TestTransformObjectToRemote(t *testing.T) {
 	if x.run.runs != 1 {
 		t.Errorf("%d runs", x.run.runs)
 	}
-	x.transform(engine.CopiedSoFar, 1, "again")
+	if out := x.transform(engine.CopiedSoFar, 2, "again"); out.Bytes != 600_003 {
+		t.Errorf("again: %+v", out)
+	}
 	x.task.Job, x.task.Started = "etl-2", time.Time{}
 	x.transform(engine.CopySkipped, 0, "written by somebody else")
 }

@@ -39,6 +39,7 @@ func (c *nodeCollector) Collect(ch chan<- prometheus.Metric) {
 	ch <- prometheus.MustNewConstMetric(desc("sendfile_bytes_total", "Bytes of object data that went from files to clients unverified, for buckets with sendfile=on."), prometheus.CounterValue, float64(st.SentFiles))
 	ch <- prometheus.MustNewConstMetric(desc("protocol_alarms_total", "Violations that an operator must look at."), prometheus.CounterValue, float64(st.Alarms))
 	c.collectRemotes(ch)
+	c.collectTransforms(ch)
 	ch <- prometheus.MustNewConstMetric(desc("reconcile_minimum_bytes_total", "Least bytes that reconcile had to move for what it made."), prometheus.CounterValue, float64(st.Least))
 	gauge("reconcile_left_bytes", "Bytes of shards that reconcile has yet to move.", float64(st.Left))
 	for kind, n := range c.s.strikes.totals() {
