@@ -190,7 +190,7 @@ func TestRemoteListInParallel(t *testing.T) {
 		serial := time.Duration(math.Ceil(n/1000)) * page
 		took := server.last.Sub(server.first)
 		calls, most := server.calls.Load(), int64(math.Ceil(n/1000)*1.1+16)
-		if speed := serial.Seconds() / took.Seconds(); speed < 3 { // less than it is, for machines that are busy; see TestRangeSpeed of core/job
+		if speed := serial.Seconds() / took.Seconds(); speed < 2 { // far less than it is, for machines that are busy; see TestRangeSpeed of core/job
 			t.Errorf("%s: only %.2f times as fast as one lister", name, speed)
 		}
 		t.Logf("%s: %v, %.2f times as fast as one lister; %d calls of %d at the most", name, took, serial.Seconds()/took.Seconds(), calls, most)
