@@ -78,16 +78,22 @@ func (s *fetchSession) read(ctx context.Context, q *fetchRequest) ([]byte, error
 		if out, done := s.answer(q); done {
 			return out, nil
 		}
-		if r := s.own(q.off); r != nil && q.off < s.limit() {
+		if r := s.own(q.off); r != nil && q.off < s.limit(q) {
 			out, err := s.readRun(ctx, q, *r)
 			if err == nil || ctx.Err() != nil {
 				return out, err
 			}
 			continue
 		}
-		b := s.blockFor(q)
-		if b != nil && s.given(b, q.off) > q.off {
+		var b *block
+		if !s.awaitsSum(q) {
+			b = s.blockFor(q)
+		}
+		if b != nil && s.given(b, q) > q.off {
 			return s.copy(q, b), nil
+		}
+		if b != nil && b.full {
+			b = nil // it is the sum that is waited for, which may need the memory
 		}
 		s.await(b, late)
 		switch {
@@ -133,17 +139,17 @@ func (s *fetchSession) answer(q *fetchRequest) ([]byte, bool) {
 		return appendAnswer(nil, fetchData, s.number, rec), true
 	case s.complete || s.own(q.off) == nil && s.inline == nil && s.has(int(q.off/s.block)):
 		return appendAnswer(nil, fetchPresent, s.number, rec), true
-	case s.inline != nil && q.off < s.limit():
+	case s.inline != nil && q.off < s.limit(q):
 		s.over(q, s.until(q))
 		return append(appendAnswer(nil, fetchData, s.number, rec), s.inline[q.off:s.until(q)]...), true
 	}
 	return nil, false
 }
 
-// limit is up to where readers may be given bytes: while the whole is being
-// verified, not the last ones.
-func (s *fetchSession) limit() int64 {
-	if s.sum.on {
+// limit is up to where a reader may be given bytes: while the whole is being
+// verified, not the last ones, unless it did not ask for the whole.
+func (s *fetchSession) limit(q *fetchRequest) int64 {
+	if s.sum.on && q.began == 0 {
 		return max(s.rec.Size-heldBack, 0)
 	}
 	return s.rec.Size
@@ -159,7 +165,7 @@ func (s *fetchSession) stop(q *fetchRequest) int64 {
 
 // until is where the answer to a request ends at the latest.
 func (s *fetchSession) until(q *fetchRequest) int64 {
-	return min(q.off+maxAnswer, s.stop(q), s.limit())
+	return min(q.off+maxAnswer, s.stop(q), s.limit(q))
 }
 
 // over notes that a reader has been given everything, if so.
@@ -175,22 +181,38 @@ func (s *fetchSession) over(q *fetchRequest, upto int64) {
 func (s *fetchSession) blockFor(q *fetchRequest) *block {
 	i := int(q.off / s.block)
 	to := i + 1
-	if q.off > q.began {
-		last := int((s.stop(q) + s.block - 1) / s.block)
+	switch last := int((s.stop(q) + s.block - 1) / s.block); {
+	case q.off >= s.limit(q): // the sum needs all
+		to = int((s.rec.Size + s.block - 1) / s.block)
+	case q.off > q.began:
 		to = max(to, min(last, i+ahead(int((q.off-q.began)/s.block))))
 	}
 	s.want(i, to, q.off, q.end)
 	return s.blocks[i]
 }
 
-// given says up to where a reader at off may be given a block's bytes.
-func (s *fetchSession) given(b *block, off int64) int64 {
+// awaitsSum says whether a reader waits for the whole to be verified, of which the
+// rest has been there: it is brought back when its turn comes.
+func (s *fetchSession) awaitsSum(q *fetchRequest) bool {
+	if !s.sum.on || q.off < s.limit(q) {
+		return false
+	}
+	for i := int(q.off / s.block); int64(i)*s.block < s.rec.Size; i++ {
+		if i >= s.sum.next && !s.sum.came[i] {
+			return false
+		}
+	}
+	return true
+}
+
+// given says up to where a reader may be given a block's bytes.
+func (s *fetchSession) given(b *block, q *fetchRequest) int64 {
 	first := int64(b.index) * s.block
 	to := b.filled
-	if off < first+int64(b.from) && b.head < b.from {
+	if q.off < first+int64(b.from) && b.head < b.from {
 		to = b.head
 	}
-	return min(first+int64(to), s.limit())
+	return min(first+int64(to), s.limit(q))
 }
 
 // copy makes an answer of a block's bytes.
@@ -200,7 +222,7 @@ func (s *fetchSession) copy(q *fetchRequest, b *block) []byte {
 		rec = core.AppendRecord(nil, &s.rec)
 	}
 	from := q.off - int64(b.index)*s.block
-	to := min(s.given(b, q.off), s.until(q))
+	to := min(s.given(b, q), s.until(q))
 	n := to - q.off
 	s.over(q, to)
 	s.use(b)

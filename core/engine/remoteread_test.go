@@ -246,6 +246,39 @@ func TestRemoteRangeBegins(t *testing.T) {
 	mustGet(t, other, b, "key", want)
 }
 
+// TestRemoteTail: who asks for the end of an object only does not wait for one who
+// reads it whole, and whose last bytes are held back until it is verified.
+func TestRemoteTail(t *testing.T) {
+	tc, f, b := startRemote(t, 3, 1)
+	const size = 6 * fakeBlock
+	want := remoteBytes(1, size)
+	f.set("key", want)
+	gate := make(chan int, 1)
+	release := sync.OnceFunc(func() { close(gate) })
+	defer release()
+	f.onGet = func(_ string, g core.RemoteGet, _ *core.RemoteObject, body []byte) io.ReadCloser {
+		if g.Offset == 0 {
+			return newGatedBody(body, gate)
+		}
+		return nil
+	}
+	gate <- 100
+	_, other := tc.ownerOf(b, "key")
+	whole, err := other.Objects().Get(t.Context(), b, "key", core.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = whole.Body.Close() }()
+	tail, _, err := get(t, other, b, "key", core.GetOptions{Range: &core.ByteRange{Start: size - 100, End: size - 1}})
+	if err != nil || !bytes.Equal(tail, want[size-100:]) {
+		t.Errorf("the tail: got %d bytes, %v", len(tail), err)
+	}
+	release()
+	if got, err := io.ReadAll(whole.Body); err != nil || !bytes.Equal(got, want) {
+		t.Errorf("the whole: got %d bytes, %v", len(got), err)
+	}
+}
+
 // TestRemoteRangeOfNothing asks for ranges that are not there, and for suffixes.
 func TestRemoteRangeOfNothing(t *testing.T) {
 	tc, f, b := startRemote(t, 1, 1)
