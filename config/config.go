@@ -35,6 +35,7 @@ type Config struct {
 	Backends    Backends     `key:"backends"`
 	Defaults    Defaults     `key:"defaults"`
 	Limits      Limits       `key:"limits"`
+	Space       Space        `key:"space"`
 	Log         Log          `key:"log"`
 }
 
@@ -250,6 +251,14 @@ type Limits struct {
 	Cache Size `key:"cache"`
 }
 
+// Space says when copies of remote buckets' objects go by themselves, as percentages of
+// a disk's capacity.
+type Space struct {
+	// HighWM starts it, at any disk of the cluster; 0 never does. LowWM ends it.
+	LowWM  int `key:"lowwm"`
+	HighWM int `key:"highwm"`
+}
+
 // Log says what is logged to stderr.
 type Log struct {
 	Level  string `key:"level"`  // debug, info, warn or error
@@ -294,6 +303,7 @@ func Default() Config {
 			Inline: 128 << 10,
 		},
 		Limits: Limits{Requests: 4096, Cache: 64 << 20},
+		Space:  Space{LowWM: 75, HighWM: 90},
 		Log:    Log{Level: "info", Format: "text"},
 	}
 }

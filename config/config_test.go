@@ -191,6 +191,8 @@ func TestRefusals(t *testing.T) {
 		{"domain", "defaults: {domain: rack}", "", `defaults.domain: "rack": want one of node, disk`},
 		{"inline", "defaults: {inline: 2MiB}", "", `defaults.inline: 2MiB: at most 1MiB`},
 		{"requests", "limits: {requests: -1}", "", `limits.requests: -1: want 0`},
+		{"watermarks", "space: {lowwm: 95}", "", `space.lowwm: 95: want less than highwm, 90`},
+		{"watermark", "space: {highwm: 101}", "", `space: lowwm 75, highwm 101: want percentages`},
 		{"region", "region: ''", "", `region: ""`},
 		{"log level", "log: {level: loud}", "", `log.level: "loud": want one of debug, info, warn, error`},
 		{"log format", "log: {format: xml}", "", `log.format: "xml": want one of text, json`},

@@ -379,6 +379,11 @@ func (p *problems) rest(c Config) {
 	if c.Limits.Requests < 0 {
 		p.add("limits.requests", "%d: want 0 (no limit) or above", c.Limits.Requests)
 	}
+	if s := c.Space; s.LowWM < 0 || s.HighWM < 0 || s.HighWM > 100 || s.LowWM > 100 {
+		p.add("space", "lowwm %d, highwm %d: want percentages, 0 to 100", s.LowWM, s.HighWM)
+	} else if s.HighWM > 0 && s.LowWM >= s.HighWM {
+		p.add("space.lowwm", "%d: want less than highwm, %d", s.LowWM, s.HighWM)
+	}
 	if c.Region == "" || strings.ContainsAny(c.Region, "/ \t\n") {
 		p.add("region", "%q: want a name such as us-east-1", c.Region)
 	}

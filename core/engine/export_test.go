@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"time"
 
 	"github.com/shoalstore/shoal/core"
 	"github.com/shoalstore/shoal/core/remote"
@@ -41,3 +42,15 @@ func Doomed(n *Node) int {
 
 // MethodMutate is the call by which rows are written.
 const MethodMutate = methodMutate
+
+// Used has a node take an object as last used at a time, zero: at no time that it
+// knows.
+func Used(n *Node, b core.BucketID, key string, at time.Time) {
+	n.accesses.mu.Lock()
+	defer n.accesses.mu.Unlock()
+	if name := accessName(b, key); at.IsZero() {
+		delete(n.accesses.at, name)
+	} else {
+		n.accesses.at[name] = uint32(at.Unix() / 60)
+	}
+}

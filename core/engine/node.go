@@ -65,6 +65,10 @@ type Options struct {
 	Remote       OpenRemote
 	RemoteMemory int64
 	RemoteBlock  int64
+	// Access is what SaveAccess, if not nil, kept of when objects of remote buckets
+	// were last used; nil for nothing.
+	Access     []byte
+	SaveAccess func([]byte) error
 	// Params and Rules are the protocol's; leave them zero.
 	Params slot.Params
 }
@@ -90,15 +94,17 @@ type Node struct {
 	health  *health
 	heal    *reconciler
 	remotes *remotes
-	writers *writers
-	costs   jobCosts
-	locks   keyLocks
-	buffers shardio.Pool // for the data of small objects
-	sent    atomic.Int64 // bytes of files that were sent without reading them
-	placed  atomic.Pointer[placedMap]
-	leaving atomic.Bool
-	newDisk chan struct{} // capacity 1
-	extra   map[uint16]func(context.Context, core.NodeID, []byte) ([]byte, error)
+	// accesses are those to objects of remote buckets.
+	accesses *accesses
+	writers  *writers
+	costs    jobCosts
+	locks    keyLocks
+	buffers  shardio.Pool // for the data of small objects
+	sent     atomic.Int64 // bytes of files that were sent without reading them
+	placed   atomic.Pointer[placedMap]
+	leaving  atomic.Bool
+	newDisk  chan struct{} // capacity 1
+	extra    map[uint16]func(context.Context, core.NodeID, []byte) ([]byte, error)
 
 	mu     sync.Mutex
 	byUUID map[string]*LocalDisk
@@ -142,6 +148,12 @@ func New(o Options) *Node {
 	n.driver.holdBack = n.heal.brake.step
 	n.driver.onTaken = n.heal.moves.tookAll
 	n.remotes = newRemotes(n)
+	n.accesses = newAccesses(o.Clock)
+	if o.Access != nil {
+		if err := n.accesses.decode(o.Access); err != nil {
+			o.Log.Warn("when remote objects were last used is not known any more", "err", err)
+		}
+	}
 	n.writers = &writers{node: n, tasks: map[objectName]*writeTask{}}
 	return n
 }
@@ -222,7 +234,7 @@ func (n *Node) Run(ctx context.Context) error {
 		n.driver.step(func(s *slot.Node, now core.Instant) { s.SeeMap(now, n.opt.Map) })
 	}
 	for _, f := range []func(context.Context){
-		n.keeper.watch, n.keeper.keep, n.keeper.run, n.garbage.run, n.heal.run, n.heal.follow, n.steward, n.register, n.sweep, n.stewardVoters, n.reclaim, n.watchDisks, n.remotes.run, n.writers.run, n.tellMoved,
+		n.keeper.watch, n.keeper.keep, n.keeper.run, n.garbage.run, n.heal.run, n.heal.follow, n.steward, n.register, n.sweep, n.stewardVoters, n.reclaim, n.watchDisks, n.remotes.run, n.writers.run, n.tellMoved, n.keepAccesses,
 	} {
 		group.Go(func() { f(ctx) })
 	}

@@ -22,9 +22,18 @@ import (
 // node.
 func startJobs(t *testing.T, nodes int, with func(*engine.Options)) (*testCluster, *fakeRemote, core.Bucket, []*job.Manager) {
 	t.Helper()
+	return startJobsOf(t, nodes, with, job.Space{})
+}
+
+func startJobsOf(t *testing.T, nodes int, with func(*engine.Options), space job.Space) (*testCluster, *fakeRemote, core.Bucket, []*job.Manager) {
+	t.Helper()
 	var jobs []*job.Manager
-	tc, f, b := startRemoteOf(t, nodes, 1, hooks{node: with, made: func(n *engine.Node, b bus.Bus) {
-		jobs = append(jobs, job.New(job.Options{Node: n, KV: b.Jobs(), Clock: clock{time.Now()}, Log: slog.New(slog.DiscardHandler)}))
+	disks := 1
+	if nodes == 1 {
+		disks = 3
+	}
+	tc, f, b := startRemoteOf(t, nodes, disks, hooks{node: with, made: func(n *engine.Node, b bus.Bus) {
+		jobs = append(jobs, job.New(job.Options{Node: n, KV: b.Jobs(), Clock: clock{time.Now()}, Log: slog.New(slog.DiscardHandler), Space: space}))
 	}})
 	f.clock = time.Now
 	ctx, cancel := context.WithCancel(context.Background())

@@ -115,6 +115,9 @@ func (n *Node) getRemote(ctx context.Context, s core.SlotID, name objectName, da
 		f.data.free()
 		return nil, g, err
 	}
+	if data {
+		n.accesses.note(name.bucket, name.key)
+	}
 	return f, g, nil
 }
 

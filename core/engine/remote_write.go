@@ -266,6 +266,7 @@ func (x *remoteWrite) end(ctx context.Context, do *remote.Action) error {
 		e.Rows = more
 		if do.Record != nil {
 			e.Rows = append(objectRows(k.Bucket, k.Key, st), more...)
+			n.accesses.note(k.Bucket, k.Key)
 		}
 		return x.write(ctx, e, do.Left, spare)
 	})

@@ -29,11 +29,14 @@ const (
 	endFailed
 	endDropped
 	endPlanned // counted, in planning
+	endLeft    // not counted: the job is not about it
 )
 
 // count enters the result into the books.
 func (r result) count(b *Books, size int64) {
 	switch r.end {
+	case endLeft:
+		return
 	case endPlanned:
 		b.Planned.one(size)
 		return
@@ -79,7 +82,7 @@ func codeOf(err error) string {
 
 // Kinds are the kinds of jobs that can be started.
 func Kinds() []string {
-	return []string{KindCopy, KindETL, KindEvict, KindPrefetch, KindRebalance, KindResilver, KindScrub}
+	return []string{KindCopy, KindETL, KindEvict, KindLRU, KindPrefetch, KindRebalance, KindResilver, KindScrub}
 }
 
 // The kinds. Rebalance and resilver are the same act, reconcile, under the
@@ -88,6 +91,7 @@ const (
 	KindCopy      = "copy-bck"
 	KindETL       = "etl"
 	KindEvict     = "evict"
+	KindLRU       = "lru"
 	KindPrefetch  = "prefetch"
 	KindRebalance = "rebalance"
 	KindResilver  = "resilver"
@@ -104,6 +108,11 @@ func (r *run) action(m *core.Map, phase State) (action, []core.BucketID, error) 
 		}
 	}
 	switch {
+	case r.spec.Kind == KindLRU && phase == Verifying:
+		return countObject, r.lruBuckets(m), nil
+	case r.spec.Kind == KindLRU:
+		buckets = r.lruBuckets(m)
+		return r.lru(m, buckets, phase), buckets, nil
 	case phase == Planning:
 		return countObject, buckets, nil
 	case phase == Verifying && r.spec.writes():

@@ -303,7 +303,7 @@ func (m *Manager) advance(ctx context.Context, id string) error {
 	now := m.o.Clock.Now().UTC()
 	if st.State == Pending {
 		first := Planning
-		if spec.listed() && !spec.DryRun {
+		if (spec.listed() || spec.Kind == KindLRU) && !spec.DryRun {
 			first = Running // it plans as it goes
 		}
 		return m.move(ctx, id, Pending, func(s *Status) { s.State, s.Started = first, &now })
@@ -455,7 +455,7 @@ func (m *Manager) prepare(ctx context.Context, s *Spec) error {
 
 // prepareSource refuses a source that the kind of job has no use for.
 func (m *Manager) prepareSource(ctx context.Context, s *Spec) error {
-	if s.Kind != KindPrefetch && s.Kind != KindEvict && !s.listed() {
+	if s.Kind != KindPrefetch && s.Kind != KindEvict && !s.listed() && (s.Kind != KindLRU || s.From == "") {
 		return nil
 	}
 	u, err := core.ParseURI(s.From)

@@ -33,6 +33,7 @@ type Options struct {
 	Log   *slog.Logger
 	// Transforms gets the transforms ready that jobs run; nil if there are none.
 	Transforms *etl.Registry
+	Space      Space
 	// OnChange, if not nil, is told of every change of a job's state that this
 	// node made, its beginning included, where was is "". It must not block.
 	OnChange func(j Job, was State)
@@ -80,6 +81,7 @@ func (m *Manager) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	wg.Go(func() { m.watch(ctx) })
 	wg.Go(func() { m.keep(ctx) })
+	wg.Go(func() { m.watchSpace(ctx) })
 	m.drive(ctx)
 	wg.Wait()
 	return nil

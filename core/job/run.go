@@ -32,6 +32,10 @@ type run struct {
 	// transform is the version that the job runs, once it is ready.
 	transform pin
 
+	planning sync.Mutex // plan is being made, for a phase
+	plan     *lruPlan
+	planned  State
+
 	mu      sync.Mutex
 	phase   State
 	slots   map[core.SlotID]*progress

@@ -244,6 +244,7 @@ func TestRemoteBuckets(t *testing.T) {
 	t.Run("gcs", func(t *testing.T) { c.in(t).gcs() })
 	t.Run("jobs", func(t *testing.T) { c.in(t).jobs() })
 	t.Run("files", func(t *testing.T) { c.in(t).serverFiles() })
+	t.Run("lru", func(t *testing.T) { c.in(t).lru() })
 	t.Run("nats", func(t *testing.T) { c.in(t).natsBuckets() })
 	t.Run("refusals", func(t *testing.T) { c.in(t).refusals() })
 	t.Run("vanished", func(t *testing.T) { c.in(t).vanished() })

@@ -39,6 +39,17 @@ func (c *clouds) serverFiles() {
 	c.has(c.code(2, "cat", path+"/set/../../x"), "")
 }
 
+// lru evicts what was not used of late, of which there is nothing unless the machine's
+// own file system is rather full.
+func (c *clouds) lru() {
+	c.has(c.must("bucket", "show", "gs://dst"), "lru")
+	j := c.job("start", "lru", "gs://dst", "--dry-run", "--progress")
+	if j.State != api.JobDone || j.Planned == nil {
+		c.t.Errorf("got %+v", j)
+	}
+	c.has(c.code(2, "start", "lru", "shoal://copy"), "only copy")
+}
+
 // natsBuckets asks about buckets over NATS.
 func (c *clouds) natsBuckets() {
 	s, err := c.State()

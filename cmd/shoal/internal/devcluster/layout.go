@@ -107,6 +107,8 @@ func (s *State) yaml(n Node) string {
 		b.WriteString("    []\n")
 	}
 	fmt.Fprintf(&b, "credentials:\n  - access_key: %s\n    secret_key: %s\n", q(config.DevAccessKey), q(config.DevSecretKey))
+	// Others fill the device, so that evicting may not help.
+	b.WriteString("space:\n  highwm: 0\n")
 	if len(s.Backends) > 0 {
 		b.WriteString("backends:\n")
 		for _, k := range s.Backends {

@@ -67,7 +67,9 @@ func (b bucketService) use(ctx context.Context, name core.BucketName) (core.Buck
 	if !errors.Is(err, core.ErrNoSuchBucket) || !name.Remote() {
 		return x, err
 	}
-	x, err = b.add(ctx, core.Bucket{Name: name, Policy: b.s.node.PolicyFor(nil)}, false)
+	policy := b.s.node.PolicyFor(nil)
+	policy.LRU = true // the remote has all of it
+	x, err = b.add(ctx, core.Bucket{Name: name, Policy: policy}, false)
 	if errors.Is(err, core.ErrExists) {
 		// Somebody else was first, unless it is the alias that exists.
 		if have, again := b.objects().BucketNamed(ctx, name); again == nil {
@@ -97,7 +99,9 @@ func (b bucketService) CreateBucket(ctx context.Context, name core.BucketName, i
 	if err := reserved(name, in.Alias); err != nil {
 		return api.Bucket{}, err
 	}
-	policy := in.Props.Apply(b.s.node.PolicyFor(in.Props.Scheme))
+	policy := b.s.node.PolicyFor(in.Props.Scheme)
+	policy.LRU = name.Remote()
+	policy = in.Props.Apply(policy)
 	settings := in.Props.ApplyRemote(core.RemoteSettings{})
 	if err := settings.Validate(name.Provider); err != nil {
 		return api.Bucket{}, fmt.Errorf("bucket %s: %w", name, err)

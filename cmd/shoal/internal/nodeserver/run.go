@@ -310,6 +310,7 @@ func (s *server) serve(ctx context.Context, known *core.Map, voter slot.VoterSta
 		Coder:    func(c core.Scheme) core.Coder { return s.coders.get(c, s.clock) },
 		Defaults: s.defaults(), ReconcileBandwidth: int64(s.cfg.Limits.ReconcileBandwidth),
 		ConfirmReads: s.cfg.Cluster.Reads == config.ReadsConfirm,
+		Access:       s.state.access(s.log), SaveAccess: s.state.saveAccess,
 	})
 	for _, d := range s.disks {
 		s.node.AddDisk(engine.LocalDisk{UUID: d.disk.Identity().UUID, Name: d.name, Weight: d.weight, Disk: d.disk})
@@ -319,7 +320,7 @@ func (s *server) serve(ctx context.Context, known *core.Map, voter slot.VoterSta
 	}
 	s.jobs = job.New(job.Options{
 		Transforms: s.transforms,
-		Node:       s.node, KV: s.bus.Jobs(), Clock: s.clock, Log: s.log, OnChange: s.events.onJob,
+		Node:       s.node, KV: s.bus.Jobs(), Clock: s.clock, Log: s.log, OnChange: s.events.onJob, Space: s.space(),
 		OnObject: func(op string, began time.Time, written int64, err error) { s.meter.done(op, began, written, 0, err) },
 	})
 	s.node.Handle(methodLocal, s.serveLocal)

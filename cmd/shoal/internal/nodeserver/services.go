@@ -42,6 +42,7 @@ type localDisk struct {
 	Capacity int64  `json:"capacity"`
 	Used     int64  `json:"used"`
 	Room     int64  `json:"room"` // that may be filled
+	Free     int64  `json:"free"` // of the file system
 	Objects  int64  `json:"objects"`
 	Shards   int64  `json:"shards"`
 	Errors   int64  `json:"errors"`
@@ -56,7 +57,7 @@ func (s *server) serveLocal(ctx context.Context, _ core.NodeID, _ []byte) ([]byt
 			continue
 		}
 		l := localDisk{
-			UUID: d.disk.Identity().UUID, Path: d.path, Capacity: st.Capacity, Used: st.MetaBytes + st.ShardBytes, Room: max(0, st.Free-st.Reserve),
+			UUID: d.disk.Identity().UUID, Path: d.path, Capacity: st.Capacity, Used: st.MetaBytes + st.ShardBytes, Room: max(0, st.Free-st.Reserve), Free: st.Free,
 			Objects: st.Objects, Shards: st.Shards,
 			Errors: st.Corruptions + st.Reads.Errors + st.Writes.Errors + st.Syncs.Errors,
 		}
@@ -458,6 +459,7 @@ func (j jobService) JobKinds(context.Context) ([]api.JobKind, error) {
 		{Kind: job.KindCopy, Summary: "copy a bucket to another", Args: []api.JobArg{bucket(api.ArgFrom, false), bucket(api.ArgTo, false)}},
 		{Kind: job.KindETL, Summary: "transform a bucket into another", Args: []api.JobArg{{Name: argTransform, Type: "transform"}, bucket(api.ArgFrom, false), bucket(api.ArgTo, true)}},
 		{Kind: job.KindEvict, Summary: "drop the copies of a remote bucket's objects", Args: []api.JobArg{bucket(api.ArgFrom, false)}},
+		{Kind: job.KindLRU, Summary: "drop the least recently used copies of remote objects, where disks are above space.lowwm", Args: []api.JobArg{bucket(api.ArgFrom, true)}},
 		{Kind: job.KindPrefetch, Summary: "bring what a remote bucket has into the cluster", Args: []api.JobArg{bucket(api.ArgFrom, false)}},
 		{Kind: job.KindRebalance, Summary: "bring all data to where the map wants it", Args: []api.JobArg{bucket(api.ArgFrom, true)}},
 		{Kind: job.KindResilver, Summary: "build missing data again", Args: []api.JobArg{bucket(api.ArgFrom, true)}},
