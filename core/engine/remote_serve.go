@@ -71,7 +71,7 @@ func (n *Node) session(ctx context.Context, q *fetchRequest) (*fetchSession, []b
 	if err != nil {
 		return nil, nil, err
 	}
-	s, err := n.remotes.join(q, b, g, base)
+	s, err := n.remotes.join(q, b, g, base) //nolint:contextcheck // a session outlives who asks
 	return s, nil, err
 }
 
