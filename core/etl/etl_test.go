@@ -239,8 +239,12 @@ func TestATransformReachesEveryNode(t *testing.T) {
 func TestANameStandsForTheLastThing(t *testing.T) {
 	c := newCluster(t)
 	var b *etl.Registry
+	var first []byte
 	a, rt := c.node(c.bus.Client().Jobs(), func(o *etl.Options) {
 		o.Tell = func(_ context.Context, e []byte) {
+			if first == nil {
+				first = e
+			}
 			if err := b.Hear(e); err != nil {
 				t.Error(err)
 			}
@@ -265,6 +269,12 @@ func TestANameStandsForTheLastThing(t *testing.T) {
 		if out, _, err := run(t.Context(), r, named("x"), ""); err != nil || out != "two " {
 			t.Errorf("the new one: %q, %v", out, err)
 		}
+	}
+	if err := b.Hear(first); err != nil {
+		t.Fatal(err)
+	}
+	if out, _, err := run(t.Context(), b, named("x"), ""); err != nil || out != "two " {
+		t.Errorf("after old news: %q, %v", out, err)
 	}
 	if out, _, err := run(t.Context(), pinned, core.TransformRef{}, ""); err != nil || out != "one " {
 		t.Errorf("the pinned one: %q, %v", out, err)
