@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -188,10 +189,8 @@ func (r *remoteRounds) one(ctx context.Context, n, attempt int) (counts bool, er
 		r.say("round %d: struck at %d uploads (%s); the job is %s %s later; %s",
 			n, len(was), at.State, j.State, tenths(time.Since(struck)), m)
 	}
-	if err := r.judge(j); err != nil {
-		return false, err
-	}
-	if err := r.check(ctx, dst, flying); err != nil {
+	// What is at the ends tells a wrong book from a loss.
+	if err := errors.Join(r.judge(j), r.check(ctx, dst, flying)); err != nil {
 		return false, err
 	}
 	r.res.Uploads.Listings += r.S3Proxy.Counts().Sub(before).Of(cloudtest.List).Requests
