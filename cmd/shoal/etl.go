@@ -334,9 +334,11 @@ func (o *options) showTransform(t api.Transform) error {
 			"Stopped on", strings.Join(s.StoppedOn, " "),
 		}
 	}
-	o.details(append([]string{"Name", t.Name, "Type", t.Type, "Digest", t.Digest, "Interface", t.ABI, "State", t.State, "Memory", memory, "Timeout", t.Timeout,
+	o.details(append([]string{
+		"Name", t.Name, "Type", t.Type, "Digest", t.Digest, "Interface", t.ABI, "State", t.State, "Memory", memory, "Timeout", t.Timeout,
 		"Scope", t.Scope, "Isolation", t.Isolation, "Arguments", strings.Join(t.Args, " "), "Content type", t.ContentType,
-		"Calls", strconv.FormatInt(t.Calls, 10), "Errors", strconv.FormatInt(t.Errors, 10), "Created", formatTimePtr(t.Created)}, stats...)...)
+		"Calls", strconv.FormatInt(t.Calls, 10), "Errors", strconv.FormatInt(t.Errors, 10), "Created", formatTimePtr(t.Created),
+	}, stats...)...)
 	return nil
 }
 

@@ -64,10 +64,8 @@ func (q *request) transformObject(ctx context.Context, name, sub string) error {
 	if t.options, err = q.getOptions(); err != nil {
 		return err
 	}
-	ref := core.TransformRef{Name: name}
-	if at := strings.IndexByte(name, '@'); at >= 0 {
-		ref.Name, ref.Digest = name[:at], name[at+1:]
-	}
+	var ref core.TransformRef
+	ref.Name, ref.Digest, _ = strings.Cut(name, "@")
 	var version string
 	if t.ref, version, err = q.transforms.Resolve(ctx, ref); err != nil {
 		return transformError(ref, err)
