@@ -113,9 +113,10 @@ type shareReply struct {
 	Version core.Version `json:"version"`
 }
 
-// batchRequest has keys worked on.
+// batchRequest has keys worked on, as the phase of the table wants it.
 type batchRequest struct {
 	Job   string `json:"job"`
+	Table string `json:"table"`
 	Items []item `json:"items"`
 	Again bool   `json:"again,omitempty"`
 }
@@ -427,7 +428,7 @@ func (rr *rangeRun) call(b *batch) (reply batchReply, err error) {
 	for i := range b.items {
 		b.items[i].Name = []byte(b.items[i].Key)
 	}
-	req, err := json.Marshal(batchRequest{Job: rr.r.spec.ID, Items: b.items, Again: b.again})
+	req, err := json.Marshal(batchRequest{Job: rr.r.spec.ID, Table: rr.table, Items: b.items, Again: b.again})
 	if err != nil {
 		return reply, fmt.Errorf("encode batch: %w", err)
 	}
@@ -555,9 +556,9 @@ func (m *Manager) serveBatch(ctx context.Context, _ core.NodeID, req []byte) ([]
 	if err := json.Unmarshal(req, &q); err != nil {
 		return nil, fmt.Errorf("batch of a job: %w: %w", core.ErrInvalid, err)
 	}
-	rr := m.rangeRun(q.Job)
-	if rr == nil || rr.work == nil {
-		return nil, fmt.Errorf("job %s does not run here yet: %w", q.Job, core.ErrUnavailable)
+	rr, err := m.worker(&q)
+	if err != nil {
+		return nil, err
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -568,6 +569,17 @@ func (m *Manager) serveBatch(ctx context.Context, _ core.NodeID, req []byte) ([]
 		return nil, fmt.Errorf("job %s stops here: %w: %w", q.Job, core.ErrUnavailable, err)
 	}
 	return json.Marshal(reply)
+}
+
+// worker returns who works on a batch. A node learns of a job's next phase a moment
+// sooner or later than another: what one lists to see what was written, this one
+// must not take for keys to write.
+func (m *Manager) worker(q *batchRequest) (*rangeRun, error) {
+	rr := m.rangeRun(q.Job)
+	if rr == nil || rr.work == nil || rr.table != q.Table {
+		return nil, fmt.Errorf("job %s is not in that phase here: %w", q.Job, core.ErrUnavailable)
+	}
+	return rr, nil
 }
 
 // workOn works on the keys of a batch, as many at a time as the node's workers

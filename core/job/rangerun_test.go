@@ -2,6 +2,7 @@ package job
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"testing"
@@ -68,4 +69,29 @@ func TestBatchesInTurn(t *testing.T) {
 			t.Errorf("got %v behind one that was called off", err)
 		}
 	})
+}
+
+// TestBatchOfAnotherPhase: a node that still copies does not work on keys that
+// another lists at the destination already. It skipped them, for their versions are
+// not those of the source, and a job that had written all ended as failed.
+func TestBatchOfAnotherPhase(t *testing.T) {
+	work := func(context.Context, *item) (result, int64, error) { return result{}, 1, nil }
+	for _, c := range []struct {
+		have *rangeRun
+		asks string
+		ok   bool
+	}{
+		{&rangeRun{table: tableRun, work: work}, tableRun, true},
+		{&rangeRun{table: tableVerify, work: work}, tableVerify, true},
+		{&rangeRun{table: tableRun, work: work}, tableVerify, false},
+		{&rangeRun{table: tableVerify, work: work}, tableRun, false},
+		{&rangeRun{table: tablePlan}, tableRun, false},
+		{nil, tableRun, false},
+	} {
+		m := &Manager{jobs: map[string]*entry{"j": {run: &run{ranged: c.have}}}}
+		rr, err := m.worker(&batchRequest{Job: "j", Table: c.asks})
+		if c.ok && (err != nil || rr != c.have) || !c.ok && !errors.Is(err, core.ErrUnavailable) {
+			t.Errorf("%+v asked for %q: got %v, %v", c.have, c.asks, rr, err)
+		}
+	}
 }
