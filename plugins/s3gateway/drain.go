@@ -34,7 +34,7 @@ func (q *request) drain() {
 	if !q.raw.begun || q.raw.ended {
 		return
 	}
-	if err := http.NewResponseController(q.w).SetReadDeadline(time.Now().Add(drainWithin)); err != nil {
+	if err := http.NewResponseController(q.w).SetReadDeadline(q.clock.Now().Add(drainWithin)); err != nil {
 		return
 	}
 	_, _ = io.CopyN(io.Discard, &q.raw, drainBytes) // what is not read now is lost with the connection

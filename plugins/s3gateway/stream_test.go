@@ -198,6 +198,7 @@ func TestRefusedWhileSending(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	defer func() { _ = resp.Body.Close() }()
 	if _, err := io.Copy(io.Discard, resp.Body); err != nil || resp.StatusCode != 400 {
 		t.Errorf("got %d, %v", resp.StatusCode, err)
 	}
