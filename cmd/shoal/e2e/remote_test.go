@@ -671,6 +671,8 @@ func (c *clouds) killDuringWrite() {
 	}
 	c.t.Logf("the put under way ended with: %v", err)
 	c.start("n4")
+	// What is fetched while slots return to it may not be kept.
+	c.waitHealthy(90 * time.Second)
 }
 
 func (c *clouds) lossAndRebalance() {
