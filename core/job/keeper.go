@@ -116,8 +116,12 @@ func (m *Manager) know(id string, phase State, b Books) Books {
 }
 
 // progress sums up the slots that the map gives to the node. What it still holds
-// of others, which have moved on, somebody else counts.
+// of others, which have moved on, somebody else counts. A node that has just started
+// knows no map yet, and says nothing.
 func (r *run) progress(m *core.Map, self core.NodeID) progressReply {
+	if m == nil {
+		return progressReply{}
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	p := progressReply{Phase: r.phase, Owners: ownersSum(m)}

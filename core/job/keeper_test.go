@@ -59,9 +59,11 @@ func TestTallyWhileSlotsMove(t *testing.T) {
 func TestTallyWithoutAnAnswer(t *testing.T) {
 	m := twoSlots("b")
 	ra, rb := through(Running, 0).progress(m, "a"), through(Planning, 1).progress(m, "b")
+	none := through(Running, 1).progress(nil, "b")
 	for name, replies := range map[string]map[core.NodeID]*progressReply{
 		"silent":        {"a": &ra, "b": nil},
 		"another phase": {"a": &ra, "b": &rb},
+		"no map yet":    {"a": &ra, "b": &none},
 	} {
 		if p := tally(m, Running, replies); p.through || p.whole {
 			t.Errorf("%s: through %v, whole %v", name, p.through, p.whole)

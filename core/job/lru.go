@@ -243,7 +243,11 @@ func (m *Manager) watchSpace(ctx context.Context) {
 // evictIfFull starts an eviction if a disk is at its high watermark, none is under way,
 // and there is something that may go.
 func (m *Manager) evictIfFull(ctx context.Context) error {
-	evictable := slices.ContainsFunc(m.o.Node.Map().Buckets, func(b core.Bucket) bool { return b.Name.Remote() && b.Policy.LRU })
+	mp := m.o.Node.Map()
+	if mp == nil {
+		return nil
+	}
+	evictable := slices.ContainsFunc(mp.Buckets, func(b core.Bucket) bool { return b.Name.Remote() && b.Policy.LRU })
 	if !evictable || m.evictedOfLate() {
 		return nil
 	}

@@ -121,7 +121,10 @@ func (s *server) rebuild(ctx context.Context, o disk.Options) error {
 	if err != nil {
 		return err
 	}
-	m := s.node.Map()
+	m, err := (clusterService{s}).mapNow()
+	if err != nil {
+		return err
+	}
 	i := slices.IndexFunc(m.Disks, func(d core.Disk) bool { return d.UUID == id.UUID })
 	if i < 0 {
 		return fmt.Errorf("disk %s is not in the map; format it instead: %w", id.UUID, core.ErrNotFound)
