@@ -83,7 +83,7 @@ func (s *server) awaitBus(ctx context.Context) error {
 		if err == nil {
 			return waitEnd(ctx)
 		}
-		m := s.node.Map()
+		m := s.node.NewestMap() // none is in effect where no majority confirms one
 		s.log.Error("the bus cannot be used, so the map and jobs cannot change; see that a majority of its coordinators runs and has its store; "+
 			"if their stores are lost for good, stop all nodes and use `shoal recover`", "coordinators", names(busTarget(m)), "epoch", uint64(m.Epoch), "err", err)
 	}
