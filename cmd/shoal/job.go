@@ -53,6 +53,9 @@ the servers, within a root of their configuration; the names of what is copied b
 		if to.Key, err = destinationKey(from.Key, to.Key); err != nil {
 			return err
 		}
+		if j.jobSpec.NoCache {
+			return usagef("--no-cache is for copies of buckets; for one object: --list %s", from.Key)
+		}
 		info, err := o.copyObject(ctx, c, from, to, latestFlags{j.jobSpec.Latest, j.jobSpec.Sync})
 		if err != nil {
 			return at(from, err)

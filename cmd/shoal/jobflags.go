@@ -45,6 +45,7 @@ func (j *jobFlags) add(cmd *cobra.Command) {
 	f.StringVar(&s.Regex, "regex", "", "only names that match")
 	f.BoolVar(&s.Latest, "latest", false, "of a remote source: what it has now, even if another version is present in the cluster")
 	f.BoolVar(&s.Sync, "sync", false, "as --latest, and remove what the source does not have any more: its copies here, and what cp wrote to the destination before")
+	f.BoolVar(&s.NoCache, "no-cache", false, "of a copy: keep nothing of remote buckets in the cluster")
 	f.StringVar(&s.Prepend, "prepend", "", "put this before every destination name")
 	f.StringSliceVar(&j.ext, "ext", nil, "replace extensions, as jpg:webp,txt:gz")
 	f.BoolVar(&s.Create, "create", false, "create a remote destination that does not exist")

@@ -112,6 +112,8 @@ type CopyTask struct {
 	Source         string
 	Job, Transform string
 	Started        time.Time // of the job
+	// NoCache has nothing of remote buckets kept in the cluster.
+	NoCache bool
 }
 
 // ContentOf names the content of a record. Unlike its version it stays the same
@@ -166,7 +168,7 @@ func (n *Node) copyOnce(ctx context.Context, t *CopyTask) (CopyEnd, core.ObjectI
 			return CopySkipped, core.ObjectInfo{}, copyForeign, nil
 		}
 	}
-	src, why, err := n.openListed(ctx, &t.From, t.Key, t.Source)
+	src, why, err := n.openSource(ctx, t)
 	if err != nil {
 		return fail(err)
 	}

@@ -90,6 +90,12 @@ func (n *Node) PutRows(ctx context.Context, s core.SlotID, rows []core.Row, also
 	return out.version, err
 }
 
+// Why an object that was listed is not copied.
+const (
+	sourceRemoved  = "the source was removed since it was listed"
+	sourceReplaced = "the source was replaced since it was listed"
+)
+
 // openListed opens an object that was listed, in the version that was listed. why
 // says why there is none such.
 func (n *Node) openListed(ctx context.Context, b *core.Bucket, key, listed string) (obj *core.Object, why string, err error) {
@@ -98,7 +104,7 @@ func (n *Node) openListed(ctx context.Context, b *core.Bucket, key, listed strin
 		obj, err = n.open(ctx, b, key, o, (*core.Conditions).CheckRead)
 		switch {
 		case errors.Is(err, core.ErrNotFound):
-			return nil, "the source was removed since it was listed", nil
+			return nil, sourceRemoved, nil
 		case err != nil:
 			return nil, "", err
 		case !remote && (listed == "" || ContentOf(&obj.Record) == listed), remote && (listed == "" || string(remoteVersion(&obj.Record)) == listed):
@@ -110,7 +116,7 @@ func (n *Node) openListed(ctx context.Context, b *core.Bucket, key, listed strin
 		}
 		// What is present may be older than what was listed.
 	}
-	return nil, "the source was replaced since it was listed", nil
+	return nil, sourceReplaced, nil
 }
 
 // PrefetchPresent is why an object is not fetched that need not be.

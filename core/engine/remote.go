@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sync/semaphore"
+
 	"github.com/shoalstore/shoal/core"
 	"github.com/shoalstore/shoal/core/remote"
 )
@@ -44,7 +46,8 @@ type remotes struct {
 	node   *Node
 	block  int64
 	memory *blockMemory
-	calls  chan struct{} // a token for each call for bytes under way
+	past   *semaphore.Weighted // bytes of objects that are copied past the disks
+	calls  chan struct{}       // a token for each call for bytes under way
 	// leaving are readers that have gone before the end.
 	leaving chan *fetchRequest
 
@@ -80,7 +83,7 @@ type objectName struct {
 
 func newRemotes(n *Node) *remotes {
 	r := &remotes{
-		node: n, block: n.opt.RemoteBlock, calls: make(chan struct{}, maxFetchCalls), leaving: make(chan *fetchRequest, maxFetchCalls),
+		node: n, block: n.opt.RemoteBlock, past: semaphore.NewWeighted(pastMemory), calls: make(chan struct{}, maxFetchCalls), leaving: make(chan *fetchRequest, maxFetchCalls),
 		sessions: map[objectName][]*fetchSession{}, numbers: map[uint64]*fetchSession{},
 		broken: map[uint64]brokenSession{},
 	}

@@ -37,9 +37,18 @@ func (n *Node) copyToRemote(ctx context.Context, t *CopyTask) (CopyEnd, core.Obj
 	if f.rec != nil && !f.unsettled && f.rec.Meta[originMeta] == mark {
 		return CopiedSoFar, info(&t.To, t.ToKey, f.rec, f.row.Version), "", nil
 	}
-	cond := core.Conditions{IfNoneMatch: []string{"*"}}
+	cond, there := core.Conditions{IfNoneMatch: []string{"*"}}, core.RemoteCondition{Absent: true}
+	past := t.NoCache && f.rec == nil && !f.unsettled && b.client.Abilities().PutIf
 	for range readTries {
-		out, why, err := n.copyOnceToRemote(ctx, t, cond)
+		var out core.ObjectInfo
+		var why string
+		var err error
+		if past {
+			out, why, past, err = n.copyOncePast(ctx, t, b, there)
+		}
+		if !past {
+			out, why, err = n.copyOnceToRemote(ctx, t, cond)
+		}
 		if why != "" {
 			return CopySkipped, core.ObjectInfo{}, why, nil
 		}
@@ -52,7 +61,7 @@ func (n *Node) copyToRemote(ctx context.Context, t *CopyTask) (CopyEnd, core.Obj
 		o, headed := b.head(ctx, t.ToKey)
 		switch {
 		case errors.Is(headed, core.ErrNotFound):
-			cond = core.Conditions{IfNoneMatch: []string{"*"}}
+			cond, there = core.Conditions{IfNoneMatch: []string{"*"}}, core.RemoteCondition{Absent: true}
 			continue
 		case headed != nil:
 			return fail(errors.Join(err, headed))
@@ -62,14 +71,14 @@ func (n *Node) copyToRemote(ctx context.Context, t *CopyTask) (CopyEnd, core.Obj
 		case o.Modified.After(t.Started) && !strings.HasPrefix(o.Meta[originMeta], t.Job+":"):
 			return CopySkipped, core.ObjectInfo{}, copyForeign, nil
 		}
-		cond = core.Conditions{IfMatch: []string{o.ETag}}
+		cond, there = core.Conditions{IfMatch: []string{o.ETag}}, core.RemoteCondition{Version: o.Version}
 	}
 	return fail(fmt.Errorf("copy to %s/%s: others write it all the time: %w", t.To.Name, t.ToKey, core.ErrUnavailable))
 }
 
 // copyOnceToRemote writes the copy through under a condition.
 func (n *Node) copyOnceToRemote(ctx context.Context, t *CopyTask, c core.Conditions) (core.ObjectInfo, string, error) {
-	src, why, err := n.openListed(ctx, &t.From, t.Key, t.Source)
+	src, why, err := n.openSource(ctx, t)
 	if err != nil || why != "" {
 		return core.ObjectInfo{}, why, err
 	}
@@ -80,6 +89,17 @@ func (n *Node) copyOnceToRemote(ctx context.Context, t *CopyTask, c core.Conditi
 	}
 	out, err := n.copyThrough(ctx, &t.To, t.ToKey, st, &src.Record, &core.CopyOptions{Put: core.PutOptions{Conditions: c, Origin: t.origin()}})
 	return out, "", err
+}
+
+// copyOncePast writes the copy past the cluster, under a condition; ok says that it
+// could do that. What was brought here of the key meanwhile goes.
+func (n *Node) copyOncePast(ctx context.Context, t *CopyTask, b *remoteBucket, c core.RemoteCondition) (out core.ObjectInfo, why string, ok bool, err error) {
+	o, why, ok, err := n.sendPast(ctx, t, b, c)
+	if err != nil || why != "" || !ok {
+		return out, why, ok, err
+	}
+	rec := recordOfRemote(&o, t.To.Policy.Scheme)
+	return info(&t.To, t.ToKey, &rec, core.Version{}), "", true, n.outdated(ctx, &t.To, t.ToKey, o.Version)
 }
 
 // WroteCopy says whether what a remote lists under a key, in a version, was written by

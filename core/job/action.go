@@ -211,7 +211,7 @@ func (r *run) evictOne(ctx context.Context, b *core.Bucket, key string) (result,
 // bytes the copy has.
 func (r *run) copyOne(ctx context.Context, t *engine.CopyTask) (result, int64, error) {
 	began := r.m.o.Clock.Now()
-	t.ToKey, t.Job, t.Started = r.spec.destKey(t.Key), r.spec.ID, r.spec.Created
+	t.ToKey, t.Job, t.Started, t.NoCache = r.spec.destKey(t.Key), r.spec.ID, r.spec.Created, r.spec.NoCache
 	if r.spec.Kind == KindCopy && t.From.ID == t.To.ID && t.ToKey == t.Key {
 		return result{end: endSkipped, why: Error{Code: codeSkipped, Message: "it would be copied onto itself"}}, 0, nil
 	}

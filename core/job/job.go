@@ -58,6 +58,8 @@ type Spec struct {
 	// it does not have any more.
 	Latest bool `json:"latest,omitempty"`
 	Sync   bool `json:"sync,omitempty"`
+	// NoCache, of copies, keeps nothing of remote buckets in the cluster.
+	NoCache bool `json:"no_cache,omitempty"`
 	// DryRun ends the job after planning.
 	DryRun bool `json:"dry_run,omitempty"`
 	// Workers is the number of objects that a node works on at a time for

@@ -442,7 +442,7 @@ func (m *Manager) prepare(ctx context.Context, s *Spec) error {
 			s.Prefix = u.Key
 		}
 	}
-	if err := errors.Join(s.checkSync(), m.prepareSource(ctx, s)); err != nil {
+	if err := errors.Join(s.checkSync(), s.checkNoCache(), m.prepareSource(ctx, s)); err != nil {
 		return err
 	}
 	if s.Kind == KindETL && (s.Transform == nil || s.From == "") {

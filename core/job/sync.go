@@ -43,6 +43,24 @@ func (s *Spec) checkSync() error {
 	return nil
 }
 
+// checkNoCache refuses --no-cache where there is nothing to keep, or where to keep it is
+// what the job is for.
+func (s *Spec) checkNoCache() error {
+	remote := func(uri string) bool {
+		u, err := core.ParseURI(uri)
+		return err == nil && u.Bucket.Remote()
+	}
+	switch {
+	case !s.NoCache:
+		return nil
+	case s.Kind != KindCopy:
+		return fmt.Errorf("%s: --no-cache is for copies: %w", s.Kind, core.ErrInvalid)
+	case !remote(s.From) && !remote(s.To):
+		return fmt.Errorf("--no-cache is about buckets of remotes; neither %s nor %s is one: %w", s.From, s.To, core.ErrInvalid)
+	}
+	return nil
+}
+
 // asks says whether the job asks the remote about objects that no listing has told of.
 func (s *Spec) asks() bool {
 	u, err := core.ParseURI(s.From)

@@ -44,6 +44,8 @@ type JobSpec struct {
 	// Latest checks remote versions; Sync also follows deletions.
 	Latest bool `json:"latest,omitempty"`
 	Sync   bool `json:"sync,omitempty"`
+	// NoCache, of copies, keeps nothing of remote buckets in the cluster.
+	NoCache bool `json:"no_cache,omitempty"`
 	// Prepend goes before every destination key; Ext replaces extensions.
 	Prepend string            `json:"prepend,omitempty"`
 	Ext     map[string]string `json:"ext,omitempty"`

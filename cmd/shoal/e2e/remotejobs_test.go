@@ -56,7 +56,43 @@ func TestRemoteJobs(t *testing.T) {
 			t.Errorf("%s: %d calls, want %d at the most", bucket, calls, most)
 		}
 	}
+	c.copyPast(t)
 	c.copyBetween(t)
+}
+
+// copyPast copies with --no-cache, to the other cloud and within one: nothing of it is
+// in the cluster then.
+func (c *clouds) copyPast(t *testing.T) {
+	want := c.seedMany("dst", "past/", 40, 300_000)
+	c.seed("dst", "past/large", fill(5, 40<<20))
+	want["past/large"] = fill(5, 40<<20)
+	for _, to := range []string{"gs", "s3"} {
+		before := c.s3p.Counts()
+		j := c.job("cp", "s3://dst", to+"://dst", "--all", "--prefix", "past/", "--prepend", to+"-", "--no-cache", "--progress")
+		if j.State != api.JobDone || j.Done.Objects != 41 {
+			t.Errorf("to %s: %+v", to, j)
+		}
+		if n := c.s3p.Counts().Sub(before); to == "s3" && n.Of(cloudtest.GetObject).Requests+n.Of(cloudtest.PutObject).Requests != 0 {
+			t.Errorf("within one account: %+v", n)
+		}
+		for key, data := range want {
+			got, err := c.there("dst", to+"-"+key), error(nil)
+			if to == "gs" {
+				got, err = c.atGCS(t.Context(), "dst", to+"-"+key)
+			}
+			if err != nil || !bytes.Equal(got, data) {
+				t.Errorf("to %s: %s: %d bytes of %d, %v", to, key, len(got), len(data), err)
+			}
+		}
+		for _, uri := range []string{"s3://dst", to + "://dst"} {
+			if out := c.must("ls", uri, "--cached", "--no-headers"); out != "" {
+				t.Errorf("to %s: of %s there is %s", to, uri, out)
+			}
+		}
+	}
+	if _, err := c.shoal("", "cp", "shoal://a", "shoal://b", "--no-cache"); err == nil {
+		t.Error("--no-cache between buckets of the cluster")
+	}
 }
 
 // job runs a command that starts a job and waits for it.

@@ -477,7 +477,7 @@ func (j jobService) StartJob(ctx context.Context, in api.JobSpec) (api.Job, erro
 		Kind: in.Kind, From: in.From, To: in.To, Token: in.ClientToken, Prefix: in.Prefix, List: in.List, Template: in.Template,
 		Regex: in.Regex, Prepend: in.Prepend, Ext: in.Ext, DryRun: in.DryRun, Workers: in.NumWorkers,
 		ObjectRate: in.RateLimit.Objects, ByteRate: in.RateLimit.Bytes, ContinueOnError: in.ContinueOnError,
-		All: in.All, Latest: in.Latest, Sync: in.Sync, KeepMetadata: in.KeepMetadata,
+		All: in.All, Latest: in.Latest, Sync: in.Sync, NoCache: in.NoCache, KeepMetadata: in.KeepMetadata,
 	}
 	if in.UnavailableTimeout != "" {
 		d, err := time.ParseDuration(in.UnavailableTimeout)
