@@ -313,10 +313,9 @@ func (nd *node) mapChanged() {
 	for _, d := range nd.disks {
 		if d.id != 0 && nd.inUse[d.id] == d && known[d.uuid] == 0 {
 			// Somebody said that it failed. It is let go, and an operator
-			// puts it back.
+			// puts it back, whatever has become of the process.
 			nd.unplug(d)
-			life := nd.life
-			w.after(w.between(time.Second, 5*time.Second), func() { nd.when(life, func() { w.plug(nd, d) }) })
+			w.after(w.between(time.Second, 5*time.Second), func() { w.plug(nd, d) })
 		}
 	}
 	for _, d := range nd.disks {
