@@ -15,6 +15,11 @@
 // that hold to the others were seen to check it beside the removal, not in one step
 // with it. On AWS If-Match needs the permission s3:GetObject as well.
 //
+// Gateways to file systems have no ETags for files that did not come through them. The
+// version of those is made of Last-Modified, to the second, and the size; it is compared
+// with the answer, and a write under the condition of such a version looks at
+// the object before, not in one step.
+//
 // # Bodies
 //
 // Bodies are signed as UNSIGNED-PAYLOAD, over TLS and without: the hash of a body would

@@ -147,37 +147,6 @@ func unsigned(o *s3.Options) {
 	o.APIOptions = append(o.APIOptions, v4.SwapComputePayloadSHA256ForUnsignedPayloadMiddleware)
 }
 
-func quote(v core.RemoteVersion) *string {
-	q := `"` + string(v) + `"`
-	return &q
-}
-
 func unquote(etag string) string {
 	return strings.Trim(strings.TrimPrefix(etag, "W/"), `"`)
-}
-
-// checkVersion refuses a version that no ETag has.
-func checkVersion(v core.RemoteVersion) error {
-	for _, c := range []byte(v) {
-		if c <= ' ' || c == '"' || c >= 0x7f {
-			return fmt.Errorf("version %q: not an ETag: %w", v, core.ErrInvalid)
-		}
-	}
-	return nil
-}
-
-// condition makes the headers of a condition.
-func condition(allowed bool, c core.RemoteCondition) (match, noneMatch *string, err error) {
-	switch {
-	case c.IsZero():
-		return nil, nil, nil
-	case !allowed:
-		return nil, nil, fmt.Errorf("conditions on writes: the server is not known to hold to them (setting: conditions): %w", errors.ErrUnsupported)
-	case c.Absent && c.Version != "":
-		return nil, nil, fmt.Errorf("condition: both absent and version %q: %w", c.Version, core.ErrInvalid)
-	case c.Absent:
-		all := "*"
-		return nil, &all, nil
-	}
-	return quote(c.Version), nil, checkVersion(c.Version)
 }

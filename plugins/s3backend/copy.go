@@ -26,7 +26,7 @@ func (b *Backend) Copy(ctx context.Context, fromBucket, fromKey string, v core.R
 	if err := errors.Join(core.ValidateKey(fromKey), core.ValidateKey(key), checkVersion(v)); err != nil {
 		return none, err
 	}
-	match, noneMatch, err := condition(b.abilities.PutIf, o.If)
+	match, noneMatch, err := b.condition(ctx, bucket, key, b.abilities.PutIf, o.If)
 	if err != nil {
 		return none, err
 	}
@@ -58,7 +58,7 @@ func (b *Backend) Copy(ctx context.Context, fromBucket, fromKey string, v core.R
 		return b.copyParts(ctx, source, src, bucket, key, o)
 	}
 	in := &s3.CopyObjectInput{
-		Bucket: &bucket, Key: &key, CopySource: &source, CopySourceIfMatch: quote(src.Version),
+		Bucket: &bucket, Key: &key, CopySource: &source, CopySourceIfMatch: ifMatch(src.Version), CopySourceIfUnmodifiedSince: unmodified(src),
 		StorageClass: a.class, IfMatch: match, IfNoneMatch: noneMatch,
 	}
 	if replaceMeta {
@@ -125,7 +125,8 @@ func (b *Backend) fillUpload(ctx context.Context, source string, src core.Remote
 			c := &call{b: b, op: fmt.Sprintf("copy part %d of", i+1), bucket: bucket, key: key} // a part by itself changes nothing
 			out, err := b.client.UploadPartCopy(c.trace(gctx), &s3.UploadPartCopyInput{
 				Bucket: &bucket, Key: &key, UploadId: &upload, PartNumber: aws.Int32(int32(i + 1)), CopySource: &source,
-				CopySourceIfMatch: quote(src.Version), CopySourceRange: aws.String(fmt.Sprintf("bytes=%d-%d", first, last)),
+				CopySourceIfMatch: ifMatch(src.Version), CopySourceIfUnmodifiedSince: unmodified(src),
+				CopySourceRange: aws.String(fmt.Sprintf("bytes=%d-%d", first, last)),
 			})
 			if err != nil {
 				return c.fail(gctx, err)

@@ -36,7 +36,7 @@ func (b *Backend) List(ctx context.Context, bucket string, o core.RemoteListOpti
 	if err != nil {
 		return core.RemoteListing{}, c.fail(ctx, err)
 	}
-	l, err := listing(o, out)
+	l, err := b.listing(o, out)
 	if err != nil {
 		return core.RemoteListing{}, fmt.Errorf("%s: %w: %w", c, core.ErrUnavailable, err)
 	}
@@ -44,7 +44,7 @@ func (b *Backend) List(ctx context.Context, bucket string, o core.RemoteListOpti
 }
 
 // listing reads a page.
-func listing(o core.RemoteListOptions, out *s3.ListObjectsV2Output) (l core.RemoteListing, err error) {
+func (b *Backend) listing(o core.RemoteListOptions, out *s3.ListObjectsV2Output) (l core.RemoteListing, err error) {
 	if out.Name == nil || out.IsTruncated == nil {
 		return l, fmt.Errorf("the answer is not a listing")
 	}
@@ -74,6 +74,8 @@ func listing(o core.RemoteListOptions, out *s3.ListObjectsV2Output) (l core.Remo
 		r := core.RemoteObject{
 			Key: key, Size: aws.ToInt64(obj.Size), Version: core.RemoteVersion(etag), ETag: etag, Modified: aws.ToTime(obj.LastModified),
 		}
+		// What is not named has "", any version.
+		_ = b.identify(&r)
 		if obj.StorageClass != "" {
 			r.Headers = map[string]string{storageClass: string(obj.StorageClass)}
 		}

@@ -29,10 +29,13 @@ func (b *Backend) Head(ctx context.Context, bucket, key string) (core.RemoteObje
 		return core.RemoteObject{}, c.fail(ctx, err)
 	}
 	o := describe(bucket, key, headers(out.ResultMetadata))
-	if out.ContentLength == nil || o.ETag == "" {
-		return core.RemoteObject{}, fmt.Errorf("%s: %w: the answer has no Content-Length or no ETag", c, core.ErrUnavailable)
+	if out.ContentLength == nil {
+		return core.RemoteObject{}, fmt.Errorf("%s: %w: the answer has no Content-Length", c, core.ErrUnavailable)
 	}
 	o.Size = *out.ContentLength
+	if err := b.identify(&o); err != nil {
+		return core.RemoteObject{}, fmt.Errorf("%s: %w: %w", c, core.ErrUnavailable, err)
+	}
 	return o, nil
 }
 
@@ -62,7 +65,7 @@ func (b *Backend) Get(ctx context.Context, bucket, key string, o core.RemoteGet)
 		if err := checkVersion(o.Version); err != nil {
 			return none, nil, err
 		}
-		in.IfMatch = quote(o.Version)
+		in.IfMatch = ifMatch(o.Version)
 	}
 	if o.Offset > 0 || o.Length > 0 {
 		r := fmt.Sprintf("bytes=%d-", o.Offset)
@@ -78,7 +81,11 @@ func (b *Backend) Get(ctx context.Context, bucket, key string, o core.RemoteGet)
 		s.APIOptions = append(s.APIOptions, smithyhttp.SetHeaderValue("X-Amz-Checksum-Mode", "ENABLED"))
 	})
 	if err != nil {
-		return none, nil, c.fail(ctx, err)
+		err = c.fail(ctx, err)
+		if errors.Is(err, core.ErrRange) && o.Offset < sizeOf(o.Version) {
+			return none, nil, fmt.Errorf("%w: version %s was longer: %w", core.ErrPrecondition, o.Version, err)
+		}
+		return none, nil, err
 	}
 	obj := describe(bucket, key, headers(out.ResultMetadata))
 	length, err := c.extent(&obj, o, out)
@@ -89,15 +96,27 @@ func (b *Backend) Get(ctx context.Context, bucket, key string, o core.RemoteGet)
 	return obj, &receivedBody{c: c, ctx: ctx, r: out.Body, left: length}, nil
 }
 
-// extent checks that the answer has what was asked for, and returns the body's length.
+// extent checks that the answer has what was asked for, completes the object's
+// description, and returns the body's length.
 func (c *call) extent(obj *core.RemoteObject, o core.RemoteGet, out *s3.GetObjectOutput) (int64, error) {
 	lie := func(format string, args ...any) error {
 		return fmt.Errorf("%s: %w: %s", c, core.ErrUnavailable, fmt.Sprintf(format, args...))
 	}
-	if out.ContentLength == nil || *out.ContentLength < 0 || obj.ETag == "" {
-		return 0, lie("the answer has no Content-Length or no ETag")
+	if out.ContentLength == nil || *out.ContentLength < 0 {
+		return 0, lie("the answer has no Content-Length")
 	}
 	length := *out.ContentLength
+	first, last, size := int64(0), length-1, length
+	if out.ContentRange != nil {
+		var err error
+		if first, last, size, err = parseContentRange(*out.ContentRange); err != nil {
+			return 0, lie("%v", err)
+		}
+	}
+	obj.Size = size
+	if err := c.b.identify(obj); err != nil {
+		return 0, lie("%v", err)
+	}
 	if o.Version != "" && obj.Version != o.Version {
 		return 0, fmt.Errorf("%s: %w: asked for version %q, got %q", c, core.ErrPrecondition, o.Version, obj.Version)
 	}
@@ -106,12 +125,7 @@ func (c *call) extent(obj *core.RemoteObject, o core.RemoteGet, out *s3.GetObjec
 		if o.Offset > 0 || o.Length > 0 && length > o.Length {
 			return 0, lie("asked for a range, got an answer without Content-Range")
 		}
-		obj.Size = length
 		return length, nil
-	}
-	first, last, size, err := parseContentRange(*out.ContentRange)
-	if err != nil {
-		return 0, lie("%v", err)
 	}
 	want := size - 1
 	if o.Length > 0 {
@@ -120,7 +134,6 @@ func (c *call) extent(obj *core.RemoteObject, o core.RemoteGet, out *s3.GetObjec
 	if first != o.Offset || last != want || length != last-first+1 {
 		return 0, lie("asked for %d bytes from %d, got Content-Range %q and Content-Length %d", o.Length, o.Offset, *out.ContentRange, length)
 	}
-	obj.Size = size
 	return length, nil
 }
 

@@ -87,21 +87,21 @@ func TestListingAnswer(t *testing.T) {
 		}
 		return out
 	}
-	l, err := listing(core.RemoteListOptions{}, page(types.EncodingTypeUrl, "a+b%2Bc%01/%C3%BC", "b"))
+	l, err := new(Backend).listing(core.RemoteListOptions{}, page(types.EncodingTypeUrl, "a+b%2Bc%01/%C3%BC", "b"))
 	if err != nil || len(l.Objects) != 2 || l.Objects[0].Key != "a b+c\x01/ü" || !l.More || l.Next != "b" || l.Objects[0].ETag != "e" {
 		t.Errorf("encoded: %+v, %v", l, err)
 	}
-	if l, err := listing(core.RemoteListOptions{}, page("", "a+b%2B")); err != nil || l.Objects[0].Key != "a+b%2B" {
+	if l, err := new(Backend).listing(core.RemoteListOptions{}, page("", "a+b%2B")); err != nil || l.Objects[0].Key != "a+b%2B" {
 		t.Errorf("as it is: %+v, %v", l, err)
 	}
 	for what, out := range map[string]*s3.ListObjectsV2Output{
 		"nothing": {}, "bad escape": page(types.EncodingTypeUrl, "a%zz"), "not UTF-8": page(types.EncodingTypeUrl, "a%ff"), "no progress": page(""),
 	} {
-		if l, err := listing(core.RemoteListOptions{}, out); err == nil {
+		if l, err := new(Backend).listing(core.RemoteListOptions{}, out); err == nil {
 			t.Errorf("%s: %+v", what, l)
 		}
 	}
-	if l, err := listing(core.RemoteListOptions{After: "k"}, page("", "a", "b")); err == nil {
+	if l, err := new(Backend).listing(core.RemoteListOptions{After: "k"}, page("", "a", "b")); err == nil {
 		t.Errorf("a page before what was asked for: %+v", l)
 	}
 }

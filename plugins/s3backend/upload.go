@@ -85,7 +85,7 @@ func (b *Backend) CompleteUpload(ctx context.Context, bucket, key, upload string
 	if len(parts) == 0 {
 		return none, fmt.Errorf("upload %s: no parts: %w", upload, core.ErrInvalidPart)
 	}
-	match, noneMatch, err := condition(b.abilities.PutIf, cond)
+	match, noneMatch, err := b.condition(ctx, bucket, key, b.abilities.PutIf, cond)
 	if err != nil {
 		return none, err
 	}
@@ -93,7 +93,7 @@ func (b *Backend) CompleteUpload(ctx context.Context, bucket, key, upload string
 	done := make([]types.CompletedPart, len(parts))
 	for i, p := range parts {
 		size += p.Size
-		done[i] = types.CompletedPart{PartNumber: aws.Int32(int32(p.Number)), ETag: quote(core.RemoteVersion(p.ETag))}
+		done[i] = types.CompletedPart{PartNumber: aws.Int32(int32(p.Number)), ETag: ifMatch(core.RemoteVersion(p.ETag))}
 	}
 	c := &call{b: b, op: "complete upload to", bucket: bucket, key: key, write: true}
 	out, err := b.client.CompleteMultipartUpload(c.trace(ctx), &s3.CompleteMultipartUploadInput{

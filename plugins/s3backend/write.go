@@ -15,7 +15,7 @@ func (b *Backend) Put(ctx context.Context, bucket, key string, o core.RemotePut)
 	if err := core.ValidateKey(key); err != nil {
 		return none, err
 	}
-	match, noneMatch, err := condition(b.abilities.PutIf, o.If)
+	match, noneMatch, err := b.condition(ctx, bucket, key, b.abilities.PutIf, o.If)
 	if err != nil {
 		return none, err
 	}
@@ -63,7 +63,7 @@ func (b *Backend) Delete(ctx context.Context, bucket, key string, cond core.Remo
 	if cond.Absent {
 		return fmt.Errorf("delete if absent: %w", core.ErrInvalid)
 	}
-	match, _, err := condition(b.abilities.DeleteIf, cond)
+	match, _, err := b.condition(ctx, bucket, key, b.abilities.DeleteIf, cond)
 	if err != nil {
 		return err
 	}
