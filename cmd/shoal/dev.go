@@ -63,7 +63,8 @@ func newDevUpCommand(d *devFlags) *cobra.Command {
 		Long: `Without -d it stays in the foreground and Ctrl-C ends the cluster. Node i serves clients on the base port + i - 1.
 With --backend the nodes ask that endpoint for the provider's buckets. Their credentials there are those of the
 environment from which they are started, as the provider's SDK finds them (AWS_ACCESS_KEY_ID, AWS_PROFILE ...) or as
-SHOAL_BACKENDS_S3_ACCESS_KEY and the like say; what "shoal dev env" sets for clients is left out. gs=URL is asked
+SHOAL_BACKENDS_S3_ACCESS_KEY and the like say; what "shoal dev env" sets for clients is left out. The cluster remembers
+them, in its own directory, for nodes that are started or added later from an environment without. gs=URL is asked
 without credentials, as an emulator wants it, and is taken to hold to preconditions of uploads in one request, as
 fake-gcs-server does (SHOAL_BACKENDS_GS_UPLOAD_CONDITIONS=false if it does not).`,
 		Example: `  shoal dev up -d --nodes 5 --disks 3

@@ -424,6 +424,11 @@ func (s *showJobFlags) printErrors(ctx context.Context, c *client.Client, jobs [
 		return nil
 	case !some:
 		fmt.Fprintln(s.out, "No objects failed.")
+		for _, j := range jobs {
+			if j.Message != "" {
+				fmt.Fprintf(s.out, "%s %s: %s\n", j.ID, j.State, j.Message)
+			}
+		}
 		return nil
 	}
 	return s.printTable(t)

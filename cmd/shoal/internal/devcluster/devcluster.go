@@ -178,6 +178,7 @@ func (p Plan) check() error {
 // prepare lays out a new cluster, or checks the one that is there.
 func (c *Cluster) prepare(p Plan) (fresh bool, err error) {
 	err = c.updateAny(func(s *State) error {
+		s.Env = remembered(withRemembered(nodeEnv(c.o.Env), s.Env))
 		if len(s.Nodes) == 0 {
 			fresh = true
 			return c.layOut(s, p)

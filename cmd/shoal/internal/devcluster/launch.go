@@ -14,7 +14,6 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/shoalstore/shoal/config"
 	"github.com/shoalstore/shoal/core"
 	"github.com/shoalstore/shoal/plugins/api"
 )
@@ -44,7 +43,7 @@ func (c *Cluster) launch(name string, flags ...string) error {
 		}
 		defer func() { _ = log.Close() }()
 		cmd := exec.Command(c.o.Executable, append([]string{"server", "--config", n.Config}, flags...)...)
-		cmd.Dir, cmd.Env = n.Dir, nodeEnv(c.o.Env)
+		cmd.Dir, cmd.Env = n.Dir, withRemembered(nodeEnv(c.o.Env), s.Env)
 		cmd.Stdout, cmd.Stderr = log, log
 		cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 		if err := cmd.Start(); err != nil {
@@ -66,30 +65,6 @@ func ignoreExit(err error) error {
 		return nil
 	}
 	return err
-}
-
-// nodeEnv is the environment of a node's process: what its configuration is to
-// be overridden by must be the same for all nodes, and what `shoal dev env` sets
-// for clients must not be taken for the keys of a cloud.
-func nodeEnv(env []string) []string {
-	dev := false
-	for _, e := range env {
-		dev = dev || e == "AWS_ACCESS_KEY_ID="+config.DevAccessKey
-	}
-	var out []string
-	for _, e := range env {
-		name, _, _ := strings.Cut(e, "=")
-		switch {
-		case strings.HasPrefix(name, "SHOAL_LOG_"), strings.HasPrefix(name, "SHOAL_LIMITS_"), strings.HasPrefix(name, "SHOAL_DEFAULTS_"),
-			strings.HasPrefix(name, "SHOAL_BACKENDS_"):
-		case strings.HasPrefix(name, "SHOAL_"), strings.HasPrefix(name, "NATS_"):
-			continue
-		case dev && (name == "AWS_ACCESS_KEY_ID" || name == "AWS_SECRET_ACCESS_KEY" || name == "AWS_SESSION_TOKEN" || name == "AWS_ENDPOINT_URL" || name == "AWS_REGION"):
-			continue
-		}
-		out = append(out, e)
-	}
-	return out
 }
 
 // run runs a command of the executable to its end.

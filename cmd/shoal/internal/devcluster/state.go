@@ -21,6 +21,8 @@ type State struct {
 	Secret   string    `json:"secret"`
 	Backends []Backend `json:"backends,omitempty"`
 	Nodes    []Node    `json:"nodes"`
+	// Env are settings of the environment of Up, for nodes that are started later.
+	Env []string `json:"env,omitempty"`
 }
 
 // Node is a node's place on this machine.
