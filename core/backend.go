@@ -21,7 +21,8 @@ type RemoteObject struct {
 	// content.
 	ETag     string
 	Modified time.Time
-	// Headers, Meta and Tags are as in [Record]. Of a listing they are empty.
+	// Headers, Meta and Tags are as in [Record]. Of a listing they are empty, but for
+	// Meta where [RemoteListing] says so.
 	// The storage class is the header X-Amz-Storage-Class, where there is one.
 	Headers map[string]string
 	Meta    map[string]string
@@ -85,6 +86,9 @@ type RemoteListOptions struct {
 	// a prefix within which After lies is listed depends on the remote.
 	After, Until string
 	Max          int
+	// Meta asks for the objects' metadata as well, of a remote whose listings can tell
+	// it.
+	Meta bool
 }
 
 // RemoteListing is a page of a listing, in order of bytes. A page costs one
@@ -95,6 +99,8 @@ type RemoteListing struct {
 	// More says that the listing goes on after Next.
 	More bool
 	Next string
+	// Meta says that the objects have their Meta, as HEAD has it.
+	Meta bool
 }
 
 // RemoteAbilities are what a backend can do and its limits.

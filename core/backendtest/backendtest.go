@@ -155,6 +155,7 @@ func groups() []group {
 		{"Races", writable, testRaces},
 		{"Listing", all, testListing},
 		{"ListingPages", lists, testListingPages},
+		{"ListingMeta", writable, testListingMeta},
 		{"Uploads", uploads, testUploads},
 		{"UploadErrors", uploads, testUploadErrors},
 		{"Copy", copies, testCopy},

@@ -3,6 +3,7 @@ package backendtest
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -213,6 +214,32 @@ func testListing(t *testing.T, s *suite) {
 		}
 		if o.MD5 != nil && string(o.MD5) != string(md5Of([]byte("content of "+o.Key))) {
 			t.Errorf("listed with MD5 %x", o.MD5)
+		}
+	}
+}
+
+// A listing that says that it tells metadata tells all of it; one that was not asked
+// tells none.
+func testListingMeta(t *testing.T, s *suite) {
+	if s.b.Abilities().NoList {
+		return
+	}
+	want := map[string]map[string]string{"a": {"by": "somebody", "umlaut": "ä"}, "b": nil, "c": {"x": "1"}}
+	for key, meta := range want {
+		s.put(t, key, []byte(key), core.RemotePut{Meta: meta, Headers: map[string]string{"Expires": "never"}})
+	}
+	for _, ask := range []bool{true, false} {
+		l, err := s.b.List(t.Context(), s.bucket, core.RemoteListOptions{Max: 10, Meta: ask})
+		if err != nil || len(l.Objects) != len(want) {
+			t.Fatalf("got %+v, %v", l, err)
+		}
+		for _, o := range l.Objects {
+			if l.Meta && !maps.Equal(o.Meta, want[o.Key]) || !l.Meta && o.Meta != nil {
+				t.Errorf("%s: listed with %v (asked: %v, told: %v), want %v", o.Key, o.Meta, ask, l.Meta, want[o.Key])
+			}
+		}
+		if l.Meta && !ask {
+			t.Error("metadata nobody asked for")
 		}
 	}
 }

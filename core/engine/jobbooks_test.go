@@ -17,8 +17,9 @@ import (
 func TestRemoteCopyVerifiedAmongOthers(t *testing.T) {
 	_, f, _, jobs := startJobs(t, 3, nil)
 	fill(f, 40, func(i int) string { return fmt.Sprintf("in/%02d", i) })
-	for name, lost := range map[string]bool{"whole": false, "lost": true} {
+	for name, lost := range map[string]bool{"whole": false, "lost": true, "whole-told": false, "lost-told": true} {
 		var once sync.Once
+		f.listsMeta = strings.HasSuffix(name, "-told")
 		f.onCall = func(_ context.Context, op, prefix string) error {
 			if op == "list" && prefix == name+"/" {
 				once.Do(func() {

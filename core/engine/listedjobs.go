@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/shoalstore/shoal/core"
@@ -18,6 +19,13 @@ func (n *Node) Boot() uint64 { return n.opt.Boot }
 // ListSource lists a page of what the remote of a bucket has, in one request.
 func (n *Node) ListSource(ctx context.Context, bucket core.Bucket, o core.RemoteListOptions) (core.RemoteListing, error) {
 	return n.listRemote(ctx, &bucket, o)
+}
+
+// CopyOf is the job that wrote an object of a remote, "" if none did, by the object's
+// metadata.
+func CopyOf(o *core.RemoteObject) (job string) {
+	job, _, _ = strings.Cut(o.Meta[originMeta], ":")
+	return job
 }
 
 // CanList says whether a remote bucket can be listed, and by how many keys at a

@@ -326,23 +326,34 @@ func TestRemoteCopySourceChanges(t *testing.T) {
 }
 
 // TestRemoteCopyVerified: what is gone from the destination before the job has ended
-// is missed.
+// is missed. Where the listing tells who wrote an object nothing else is asked.
 func TestRemoteCopyVerified(t *testing.T) {
 	_, f, _, jobs := startJobs(t, 3, nil)
 	fill(f, 20, func(i int) string { return fmt.Sprintf("in/%02d", i) })
-	f.onCall = func(_ context.Context, op, prefix string) error {
-		if op == "list" && prefix == "out/" {
-			f.unset("out/in/07")
+	for _, x := range []struct {
+		out           string
+		tells, noKeep bool
+		heads         int
+	}{{"plain/", false, false, 0}, {"told/", true, false, 0}, {"past/", false, true, 19}, {"past-told/", true, true, 0}} {
+		f.reset()
+		f.onCall = func(_ context.Context, op, prefix string) error {
+			if op == "list" && prefix == x.out {
+				f.unset(x.out + "in/07")
+			}
+			return nil
 		}
-		return nil
-	}
-	j, err := jobs[0].Start(t.Context(), job.Spec{Kind: job.KindCopy, From: "s3://remote", To: "s3://remote", Prefix: "in/", Prepend: "out/", All: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	j = finish(t, jobs[0], j.Spec.ID)
-	if j.Status.State != job.Failed || !strings.Contains(j.Status.Message, "wrote 20 objects, 19 of them") {
-		t.Errorf("got %+v", j.Status)
+		f.listsMeta = x.tells
+		j, err := jobs[0].Start(t.Context(), job.Spec{Kind: job.KindCopy, From: "s3://remote", To: "s3://remote", Prefix: "in/", Prepend: x.out, All: true, NoCache: x.noKeep})
+		if err != nil {
+			t.Fatal(err)
+		}
+		j = finish(t, jobs[0], j.Spec.ID)
+		if j.Status.State != job.Failed || !strings.Contains(j.Status.Message, "wrote 20 objects, 19 of them") {
+			t.Errorf("%s: got %+v", x.out, j.Status)
+		}
+		if n := f.count("head"); n != x.heads {
+			t.Errorf("%s: the remote was asked about %d objects, want %d", x.out, n, x.heads)
+		}
 	}
 }
 

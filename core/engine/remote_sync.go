@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 
 	"github.com/shoalstore/shoal/core"
 )
@@ -49,8 +48,7 @@ func (n *Node) copyAt(ctx context.Context, bucket *core.Bucket, key string) (eta
 		if errors.Is(err, core.ErrNotFound) {
 			return "", "", row, nil
 		}
-		jobID, _, _ = strings.Cut(o.Meta[originMeta], ":")
-		return o.ETag, jobID, row, err
+		return o.ETag, CopyOf(&o), row, err
 	}
 	rec, row, err := n.record(ctx, bucket.ID, key)
 	switch {

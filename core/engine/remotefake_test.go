@@ -38,6 +38,8 @@ type fakeRemote struct {
 	onPut func(key string) error
 
 	abilities core.RemoteAbilities
+	// listsMeta: listings tell metadata.
+	listsMeta bool
 	// clock, if not nil, says when objects are written.
 	clock   func() time.Time
 	uploads map[string]*fakeUpload
@@ -267,7 +269,10 @@ func (f *fakeRemote) List(ctx context.Context, _ string, o core.RemoteListOption
 			continue
 		}
 		info := f.objects[key].RemoteObject
-		info.Headers, info.Meta, info.Tags = nil, nil, nil
+		info.Headers, info.Tags = nil, nil
+		if l.Meta = f.listsMeta && o.Meta; !l.Meta {
+			info.Meta = nil
+		}
 		l.Objects = append(l.Objects, info)
 	}
 	return l, nil

@@ -71,6 +71,7 @@ type item struct {
 	Version core.RemoteVersion `json:"version,omitempty"` // "" is any
 	Gone    bool               `json:"gone,omitempty"`    // the remote did not name it; see withGone
 	other   bool               // the job is not about it, whatever its key
+	through bool               // it is done: there is nothing to work on
 }
 
 // batch are keys for one node to work on.
@@ -573,11 +574,17 @@ func (s *steps) listed(e *rangeEvent) {
 			break
 		}
 		keys = append(keys, it.Key)
-		if !it.other && m.o.takes(it.Key) {
-			take = append(take, it)
-			p.books.Planned.one(it.Size)
-			p.books.Found += keySum(it.Key)
+		if it.other || !m.o.takes(it.Key) {
+			continue
 		}
+		p.books.Planned.one(it.Size)
+		p.books.Found += keySum(it.Key)
+		if it.through {
+			p.books.Done.one(it.Size)
+			p.books.Passed += keySum(it.Key)
+			continue
+		}
+		take = append(take, it)
 	}
 	if h.Last != "" && p.until >= h.Last {
 		p.until, p.end = h.Last, true

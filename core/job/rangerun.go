@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/shoalstore/shoal/core"
+	"github.com/shoalstore/shoal/core/engine"
 )
 
 // MethodShare and MethodBatch are the calls by which nodes ask for a part of a
@@ -376,7 +377,8 @@ const clocksDiffer = 15 * time.Minute
 
 // listRemote asks the remote for a page.
 func (rr *rangeRun) listRemote(ctx context.Context, b core.Bucket, prefix, after string, limit int) (rangeEvent, error) {
-	l, err := rr.r.m.o.Node.ListSource(ctx, b, core.RemoteListOptions{Prefix: prefix, After: after, Max: limit})
+	verifying := rr.table == tableVerify
+	l, err := rr.r.m.o.Node.ListSource(ctx, b, core.RemoteListOptions{Prefix: prefix, After: after, Max: limit, Meta: verifying})
 	if err != nil {
 		return rangeEvent{}, fmt.Errorf("listing %s behind %q: %w", b.Name, after, err)
 	}
@@ -384,7 +386,12 @@ func (rr *rangeRun) listRemote(ctx context.Context, b core.Bucket, prefix, after
 	for i := range l.Objects {
 		o := &l.Objects[i]
 		e.items[i] = item{Key: o.Key, Size: o.Size, Version: o.Version}
-		if rr.table == tableVerify {
+		switch {
+		case verifying && l.Meta:
+			// The listing shows the mark by which a copy is known: nobody has to look.
+			e.items[i].through = engine.CopyOf(o) == rr.r.spec.ID
+			e.items[i].other = !e.items[i].through
+		case verifying:
 			// What is older than the job was not written by it.
 			e.items[i].other = !o.Modified.IsZero() && o.Modified.Before(rr.r.spec.Created.Add(-clocksDiffer))
 		}

@@ -51,7 +51,7 @@ func (b *Backend) List(ctx context.Context, bucket string, o core.RemoteListOpti
 	if from != "" {
 		ask = min(want+1, pageSize) // offsets are inclusive: from itself may be there
 	}
-	found, more, err := b.page(ctx, bucket, core.RemoteListOptions{Prefix: o.Prefix, Delimiter: o.Delimiter, After: from, Until: o.Until, Max: ask})
+	found, more, err := b.page(ctx, bucket, core.RemoteListOptions{Prefix: o.Prefix, Delimiter: o.Delimiter, After: from, Until: o.Until, Max: ask, Meta: o.Meta})
 	if err != nil {
 		return out, err
 	}
@@ -72,7 +72,7 @@ func (b *Backend) List(ctx context.Context, bucket string, o core.RemoteListOpti
 			out.Objects = append(out.Objects, e.object)
 		}
 	}
-	if out.More = more; !more {
+	if out.More, out.Meta = more, o.Meta; !more {
 		out.Next = ""
 	}
 	return out, nil
@@ -104,9 +104,12 @@ func (b *Backend) page(ctx context.Context, bucket string, o core.RemoteListOpti
 	q := request{what: "list " + bucket, missing: core.ErrNoSuchBucket}
 	u := b.base
 	u.Path, u.RawPath = "/storage/v1/b/"+bucket+"/o", "/storage/v1/b/"+url.PathEscape(bucket)+"/o"
+	fields := "name,size,generation,metageneration,updated,md5Hash,crc32c"
+	if o.Meta {
+		fields += ",metadata"
+	}
 	v := url.Values{
-		"projection": {"noAcl"}, "maxResults": {strconv.Itoa(o.Max)},
-		"fields": {"kind,nextPageToken,prefixes,items(name,size,generation,metageneration,updated,md5Hash,crc32c)"},
+		"projection": {"noAcl"}, "maxResults": {strconv.Itoa(o.Max)}, "fields": {"kind,nextPageToken,prefixes,items(" + fields + ")"},
 	}
 	for name, value := range map[string]string{"prefix": o.Prefix, "delimiter": o.Delimiter, "startOffset": o.After, "endOffset": o.Until} {
 		if value != "" {
@@ -133,22 +136,27 @@ func (b *Backend) page(ctx context.Context, bucket string, o core.RemoteListOpti
 	if list.Kind != "storage#objects" {
 		return nil, false, q.failed(fmt.Errorf("the answer is no listing but of kind %.50q", list.Kind))
 	}
-	return list.entries(o.Max), list.NextPageToken != "", nil
+	return list.entries(o), list.NextPageToken != "", nil
 }
 
-// maxListing is more than a page can have: 1,000 keys of 1 KiB, escaped.
-const maxListing = 32 << 20
+// maxListing is more than a page can have: 1,000 keys of 1 KiB with 8 KiB of metadata,
+// escaped.
+const maxListing = 64 << 20
 
-func (l *objectList) entries(most int) []entry {
+func (l *objectList) entries(o core.RemoteListOptions) []entry {
 	entries := make([]entry, 0, len(l.Items)+len(l.Prefixes))
 	for i := range l.Items {
-		entries = append(entries, entry{name: l.Items[i].Name, object: listed(l.Items[i].attrs())})
+		e := entry{name: l.Items[i].Name, object: listed(l.Items[i].attrs())}
+		if o.Meta {
+			_, e.object.Meta, _ = fromGoogle(nil, l.Items[i].Metadata)
+		}
+		entries = append(entries, e)
 	}
 	for _, p := range l.Prefixes {
 		entries = append(entries, entry{name: p, prefix: true})
 	}
 	slices.SortFunc(entries, func(x, y entry) int { return strings.Compare(x.name, y.name) })
-	if l.NextPageToken != "" && len(entries) > most {
+	if l.NextPageToken != "" && len(entries) > o.Max {
 		// Google counts prefixes as it does objects. fake-gcs-server (fakestorage,
 		// ListObjectsWithOptionsPaginated) gives all prefixes at once, beside a page
 		// of objects: what is behind the last of these is for the next page.

@@ -96,6 +96,23 @@ func TestManyParts(t *testing.T) {
 	}
 }
 
+// A listing tells metadata to whoever asks: a job need not look at each object to know
+// which ones it wrote.
+func TestListingTellsMetadata(t *testing.T) {
+	s := newServers(t)
+	bucket := s.bucket(t)
+	b := open(t, Options{Endpoint: s.fake.URL(), Anonymous: true})
+	o := bytesPut("data")
+	o.Meta, o.Tags = map[string]string{"one": "ä"}, map[string]string{"a": "b"}
+	if _, err := b.Put(t.Context(), bucket, "key", o); err != nil {
+		t.Fatal(err)
+	}
+	l, err := b.List(t.Context(), bucket, core.RemoteListOptions{Meta: true})
+	if err != nil || !l.Meta || len(l.Objects) != 1 || len(l.Objects[0].Meta) != 1 || l.Objects[0].Meta["one"] != "ä" {
+		t.Errorf("got %+v, %v", l, err)
+	}
+}
+
 // What Google does not have comes back all the same, through either interface.
 func TestKept(t *testing.T) {
 	s := newServers(t)
