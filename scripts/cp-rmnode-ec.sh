@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Copies a bucket to ec-3+1, and kills a random node (kill -9) meanwhile. Every byte is
+# Copies a bucket to ec-3+1, and kills a node (kill -9) meanwhile. Every byte is
 # compared before the node is back and after.
 #
-#   scripts/cp-rmnode-ec.sh [--rounds N] [--objects N] [--size S] [--seed N] [--endpoint LIST] ...
+#   scripts/cp-rmnode-ec.sh [--rounds N] [--objects N] [--size S] [--seed N] [--job etl] [--strike PART] [--endpoint LIST] ...
 #
 # --help lists the flags, docs/failures.md explains them. Exit 0 if all is well, 1 for a
 # difference or a loss, 2 for wrong usage, 77 if it cannot run here.

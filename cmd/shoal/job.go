@@ -379,7 +379,7 @@ func (s *showJobFlags) describe(j api.Job) {
 	s.details(
 		"Job", j.ID, "Kind", j.Kind, "State", string(j.State), "Retry of", j.RetryOf, "From", j.From, "To", j.To, "Planned", planned, "Done", amount(j.Done),
 		"Skipped", amount(j.Skipped), "Failed", amount(j.Failed), "Dropped", amount(j.Dropped), "Outputs", amount(j.Outputs),
-		"Rate", rate, "Waiting for", strings.Join(j.WaitingFor, ", "), "Message", j.Message, "Cloud", cloud,
+		"Rate", rate, "Listed by", joinNodes(j.Listers), "Waiting for", strings.Join(j.WaitingFor, ", "), "Message", j.Message, "Cloud", cloud,
 		"Started", formatTimePtr(j.Started), "Ended", formatTimePtr(j.Ended), "ETA", formatTimePtr(j.ETA),
 	)
 }

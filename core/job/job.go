@@ -214,6 +214,9 @@ type Job struct {
 	ETA  time.Time
 	// Cloud is what the job has asked of remotes.
 	Cloud Cloud
+	// Listers are the nodes that list what a running job is about, and hand it out,
+	// in order; of a job over what the cluster has there are none.
+	Listers []core.NodeID
 }
 
 // Rate is objects and bytes per second.

@@ -166,6 +166,8 @@ type polled struct {
 	agreed, whole bool
 	errors        []Error
 	waiting       []string
+	// listers are the nodes that hold ranges which are not through, in order.
+	listers []core.NodeID
 	// through says that every slot's owner says that it is through with the
 	// phase, and that books has each slot once, or that all ranges are; listed that
 	// the ranges were listed to their ends.

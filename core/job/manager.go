@@ -325,6 +325,7 @@ func (m *Manager) Get(ctx context.Context, id string) (Job, error) {
 			j.Status.Waiting = p.waiting
 		}
 		j.Rate, j.ETA = m.measure(id, &j.Status)
+		j.Listers = p.listers
 	}
 	j.Cloud = m.cost(id, nil).sum()
 	return j, nil

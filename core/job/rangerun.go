@@ -752,7 +752,9 @@ func (m *Manager) pollRanges(ctx context.Context, id string, mp *core.Map, table
 		switch {
 		case r.Done:
 			now = liveRange{Books: r.Books, Errors: r.Errors, Listed: true}
-		case !ok:
+		case ok:
+			p.listers = append(p.listers, r.Holder)
+		default:
 			now = liveRange{Books: r.Books, Errors: r.Errors}
 			p.whole = false
 		}
@@ -760,6 +762,8 @@ func (m *Manager) pollRanges(ctx context.Context, id string, mp *core.Map, table
 		p.errors = append(p.errors, now.Errors...)
 		p.listed = p.listed && now.Listed
 	}
+	slices.Sort(p.listers)
+	p.listers = slices.Compact(p.listers)
 	known = m.know(id, p.phase, known.atLeast(p.books))
 	p.shown = p.books.shown(known, p.whole)
 }

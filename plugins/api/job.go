@@ -2,6 +2,8 @@ package api
 
 import (
 	"time"
+
+	"github.com/shoalstore/shoal/core"
 )
 
 // JobState is where a job is in its life.
@@ -102,6 +104,9 @@ type Job struct {
 	RetryOf string `json:"retry_of,omitempty"`
 	// WaitingFor names, in state waiting, what must come back.
 	WaitingFor []string `json:"waiting_for,omitempty"`
+	// Listers are the nodes that list what a running job is about, and hand it out to
+	// all; only of jobs over what a remote lists.
+	Listers []core.NodeID `json:"listers,omitempty"`
 	// Message says why the job failed or who stopped it.
 	Message string `json:"message,omitempty"`
 	// Cloud is what the job has cost at remote backends.

@@ -58,12 +58,8 @@ func (h *harness) restoreAll(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// killNode kills a random node's process.
-func killNode(ctx context.Context, h *harness, rnd *rand.Rand) (*blow, error) {
-	node, err := h.randomNode(ctx, rnd)
-	if err != nil {
-		return nil, err
-	}
+// killNode kills a node's process.
+func killNode(_ context.Context, h *harness, _ *rand.Rand, node core.NodeID) (*blow, error) {
 	if h.o.strike != "" {
 		return h.commands(node, ""), nil
 	}
@@ -86,12 +82,8 @@ func (h *harness) process(node core.NodeID, verb, back string) *blow {
 	}
 }
 
-// maintainNode puts a random node into maintenance.
-func maintainNode(ctx context.Context, h *harness, rnd *rand.Rand) (*blow, error) {
-	node, err := h.randomNode(ctx, rnd)
-	if err != nil {
-		return nil, err
-	}
+// maintainNode puts a node into maintenance.
+func maintainNode(_ context.Context, h *harness, _ *rand.Rand, node core.NodeID) (*blow, error) {
 	if h.o.strike != "" {
 		return h.commands(node, ""), nil
 	}
@@ -111,10 +103,10 @@ func (h *harness) maintenance(node core.NodeID) *blow {
 	}
 }
 
-// loseDisk takes a random disk from a random node: it is detached, or, where its
-// files can be reached, they are all removed while the node uses them.
-func loseDisk(ctx context.Context, h *harness, rnd *rand.Rand) (*blow, error) {
-	disk, err := h.randomDisk(ctx, rnd)
+// loseDisk takes a random disk from a node: it is detached, or, where its files can
+// be reached, they are all removed while the node uses them.
+func loseDisk(ctx context.Context, h *harness, rnd *rand.Rand, node core.NodeID) (*blow, error) {
+	disk, err := h.diskOf(ctx, rnd, node)
 	if err != nil {
 		return nil, err
 	}
@@ -212,6 +204,11 @@ func (h *harness) randomDisk(ctx context.Context, rnd *rand.Rand) (api.Disk, err
 	if err != nil {
 		return api.Disk{}, err
 	}
+	return h.diskOf(ctx, rnd, node)
+}
+
+// diskOf chooses among the disks in use of a node.
+func (h *harness) diskOf(ctx context.Context, rnd *rand.Rand, node core.NodeID) (api.Disk, error) {
 	disks, err := h.api.Disks(ctx, node)
 	if err != nil {
 		return api.Disk{}, err

@@ -84,6 +84,8 @@ func startCluster(ctx context.Context, o *options, e *ends) (*cluster, error) {
 	for _, n := range nodes {
 		urls = append(urls, n.URL)
 	}
+	// The one that is spoken to is not always that which leads.
+	o.draw("endpoints", 0).Shuffle(len(urls), func(i, j int) { urls[i], urls[j] = urls[j], urls[i] })
 	if c.api, err = newClient(urls, config.DevAccessKey, config.DevSecretKey); err != nil {
 		return nil, errors.Join(err, c.remove(ctx))
 	}

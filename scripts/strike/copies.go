@@ -21,7 +21,7 @@ type copies struct {
 	done atomic.Int64
 
 	sources []copySource
-	remote  *dataSet // at the source of the ends, if there are any
+	remote  *copySource // at the source of the ends, if there are any
 	// gate is held by a copy that reads objects without redundancy, and while
 	// such objects are destroyed.
 	gate chan struct{}
@@ -32,6 +32,7 @@ type copySource struct {
 	bucket api.Bucket
 	scheme core.Scheme
 	set    *dataSet
+	tasks  tasks
 }
 
 func (c *chaos) newCopies(ctx context.Context) (*copies, error) {
@@ -43,8 +44,11 @@ func (c *chaos) newCopies(ctx context.Context) (*copies, error) {
 		}
 		o := *c.o
 		o.objects, o.size = sourceObjects, 24<<10
-		s := copySource{src, b.scheme, newDataSet(&o)}
+		s := copySource{bucket: src, scheme: b.scheme, set: newDataSet(&o)}
 		if err := s.set.put(ctx, c.api, src); err != nil {
+			return nil, err
+		}
+		if s.tasks, err = c.newTasks(ctx, s.set); err != nil {
 			return nil, err
 		}
 		p.sources = append(p.sources, s)
@@ -52,8 +56,12 @@ func (c *chaos) newCopies(ctx context.Context) (*copies, error) {
 	if c.ends != nil {
 		o := *c.o
 		o.objects, o.size = sourceObjects, 0
-		p.remote = newDataSet(&o)
-		if err := p.remote.putAt(ctx, c.ends.Source(), c.ends.from.Name); err != nil {
+		p.remote = &copySource{set: newDataSet(&o)}
+		if err := p.remote.set.putAt(ctx, c.ends.Source(), c.ends.from.Name); err != nil {
+			return nil, err
+		}
+		var err error
+		if p.remote.tasks, err = c.newTasks(ctx, p.remote.set); err != nil {
 			return nil, err
 		}
 	}
@@ -89,9 +97,9 @@ func (p *copies) run(ctx context.Context) error {
 	for n := 1; ctx.Err() == nil; n++ {
 		from := p.sources[rnd.IntN(len(p.sources))]
 		to := p.sources[rnd.IntN(len(p.sources))].scheme
-		copied := func() error { return p.one(ctx, n, from, to) }
+		copied := func() error { return p.one(ctx, n, from, from.tasks.draw(rnd), to) }
 		if p.remote != nil {
-			copied = func() error { return p.between(ctx, n) }
+			copied = func() error { return p.between(ctx, n, p.remote.tasks.draw(rnd)) }
 		}
 		if err := copied(); err != nil {
 			if ctx.Err() != nil {
@@ -108,9 +116,9 @@ func (p *copies) run(ctx context.Context) error {
 
 // between copies from one remote to the other, of which nothing is present, and
 // compares both past the cluster.
-func (p *copies) between(ctx context.Context, n int) error {
+func (p *copies) between(ctx context.Context, n int, t task) error {
 	c := p.c
-	r := &remoteRounds{&rounds{harness: c.harness, set: p.remote}, c.ends}
+	r := &remoteRounds{&rounds{harness: c.harness, set: p.remote.set}, c.ends}
 	calls := context.WithoutCancel(ctx)
 	dst := core.BucketName{Provider: r.to.Provider, Name: fmt.Sprintf("%s-%d", r.to.Name, n)}
 	if err := r.prepare(calls, dst); err != nil {
@@ -119,7 +127,7 @@ func (p *copies) between(ctx context.Context, n int) error {
 	jctx, cancel := context.WithTimeout(calls, c.o.timeout)
 	defer cancel()
 	j, err := c.api.StartJob(jctx, api.JobSpec{
-		Kind: copyKind, From: r.from.String(), To: dst.String(), All: true, ClientToken: dst.Name, RateLimit: api.RateLimit{Objects: sourceObjects / 5},
+		Kind: t.kind, Args: t.args, From: r.from.String(), To: dst.String(), All: true, ClientToken: dst.Name, RateLimit: api.RateLimit{Objects: sourceObjects / 5},
 	})
 	if err != nil {
 		return fmt.Errorf("start the copy of %s to %s: %w", r.from, dst, err)
@@ -129,18 +137,18 @@ func (p *copies) between(ctx context.Context, n int) error {
 		return fmt.Errorf("job %s from %s to %s has not ended after %s: it is %s (%q), %d of %d objects done: %w",
 			j.ID, r.from, dst, c.o.timeout, j.State, j.WaitingFor, j.Done.Objects, sourceObjects, err)
 	}
-	if err := r.judge(j); err != nil {
-		return fmt.Errorf("copy from %s to %s: %w", r.from, dst, err)
+	if err := r.judge(j, &t); err != nil {
+		return fmt.Errorf("%s from %s to %s: %w", t.what, r.from, dst, err)
 	}
-	if err := r.compareEnds(calls, dst); err != nil {
-		return fmt.Errorf("copy by job %s: %w", j.ID, err)
+	if err := r.compareEnds(calls, &t, dst); err != nil {
+		return fmt.Errorf("%s by job %s: %w", t.what, j.ID, err)
 	}
 	p.done.Add(1)
 	return r.drop(calls, dst)
 }
 
 // one copies a bucket and compares the copy with what was written.
-func (p *copies) one(ctx context.Context, n int, from copySource, to core.Scheme) error {
+func (p *copies) one(ctx context.Context, n int, from copySource, t task, to core.Scheme) error {
 	c := p.c
 	if from.scheme.Width() == 1 || to.Width() == 1 {
 		release, err := p.hold(ctx)
@@ -157,7 +165,7 @@ func (p *copies) one(ctx context.Context, n int, from copySource, to core.Scheme
 	jctx, cancel := context.WithTimeout(calls, c.o.timeout)
 	defer cancel()
 	j, err := c.api.StartJob(jctx, api.JobSpec{
-		Kind: copyKind, From: from.bucket.URI, To: dst.URI, ClientToken: dst.Name, RateLimit: api.RateLimit{Objects: sourceObjects / 5},
+		Kind: t.kind, Args: t.args, From: from.bucket.URI, To: dst.URI, ClientToken: dst.Name, RateLimit: api.RateLimit{Objects: sourceObjects / 5},
 	})
 	if err != nil {
 		return fmt.Errorf("start the copy of %s to %s: %w", from.bucket.URI, dst.URI, err)
@@ -169,11 +177,11 @@ func (p *copies) one(ctx context.Context, n int, from copySource, to core.Scheme
 			j.ID, from.scheme, to, c.o.timeout, j.State, j.WaitingFor, j.Done.Objects, sourceObjects, err)
 	}
 	r := &rounds{harness: c.harness, set: from.set}
-	if err := r.judge(j); err != nil {
-		return fmt.Errorf("copy from %s to %s: %w", from.scheme, to, err)
+	if err := r.judge(j, &t); err != nil {
+		return fmt.Errorf("%s from %s to %s: %w", t.what, from.scheme, to, err)
 	}
-	if err := from.set.compare(calls, c.api, dst); err != nil {
-		return fmt.Errorf("copy from %s to %s by job %s: %w", from.scheme, to, j.ID, err)
+	if err := t.want.compare(calls, c.api, dst); err != nil {
+		return fmt.Errorf("%s from %s to %s by job %s: %w", t.what, from.scheme, to, j.ID, err)
 	}
 	p.done.Add(1)
 	if err := removeBucket(calls, c.api, dst); err != nil {

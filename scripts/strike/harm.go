@@ -64,7 +64,11 @@ func (c *chaos) newDeck() *deck {
 	all := slices.DeleteFunc(harms(), func(h harm) bool { return h.process && c.dev == "" })
 	if c.o.strike != "" {
 		all = append(all, harm{name: "the user's own", choose: func(ctx context.Context, c *chaos, rnd *rand.Rand) (*blow, error) {
-			return killNode(ctx, c.harness, rnd)
+			node, err := c.randomNode(ctx, rnd)
+			if err != nil {
+				return nil, err
+			}
+			return killNode(ctx, c.harness, rnd, node)
 		}, longest: 10 * time.Second})
 	}
 	return &deck{rnd: c.o.draw("deck", 0), all: all}
@@ -108,10 +112,8 @@ func killLeader(ctx context.Context, c *chaos, rnd *rand.Rand) (*blow, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, n := range state.Nodes {
-		if state.NATSLeader == string(n.ID) || n.Bus != "" && strings.HasSuffix(state.NATSLeader, n.Bus) {
-			return c.process(n.ID, "kill", "start"), nil
-		}
+	if node := leaderOf(state); node != "" {
+		return c.process(node, "kill", "start"), nil
 	}
 	return ofNode("kill", "start")(ctx, c, rnd)
 }

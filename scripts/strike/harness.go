@@ -23,6 +23,8 @@ type harness struct {
 	start time.Time
 	mu    sync.Mutex
 	out   io.Writer
+	// transforms are the names of those that were registered.
+	transforms []string
 	// blows are the failures that are to be taken back, oldest first.
 	blows []*blow
 }
@@ -81,6 +83,9 @@ func (h *harness) close(ctx context.Context, amiss bool) error {
 	}
 	if !h.own || h.o.keep {
 		errs = append(errs, h.restoreAll(ctx))
+	}
+	if !h.own && !h.o.keep {
+		errs = append(errs, h.removeTransforms(ctx))
 	}
 	if h.o.keep && h.own && h.ends == nil {
 		h.say("the cluster stays: shoal dev clean --name %s removes it", h.dev)

@@ -90,6 +90,8 @@ func newScriptCommand(out io.Writer, name, short string, script func(context.Con
 	o.add(cmd.Flags())
 	if name == chaosName {
 		o.addChaos(cmd.Flags())
+	} else {
+		o.addPart(cmd.Flags())
 	}
 	return cmd
 }

@@ -54,6 +54,9 @@ func TestExitCodes(t *testing.T) {
 		{"cp-rmnode-ec --job nonsense", exitUsage, "nonsense"},
 		{"cp-rmnode-ec --job dsort", exitCannot, "dsort"},
 		{"cp-rmnode-ec --shoal /no/such/program", exitCannot, "/no/such/program"},
+		{"cp-rmnode-ec --strike nobody", exitUsage, "nobody"},
+		{"cp-rmnode-ec --strike lister", exitUsage, "--from"},
+		{"chaos --strike cli", exitUsage, "--strike"},
 		{"cp-rmnode-ec --from s3://a", exitUsage, "belong together"},
 		{"cp-rmnode-ec --faulty", exitUsage, "--from"},
 		{"cp-rmnode-ec --from gs://aaa --to gs://bbb", exitUsage, "s3://NAME"},
@@ -131,9 +134,10 @@ func TestCompare(t *testing.T) {
 func TestJudge(t *testing.T) {
 	r := &rounds{harness: fake(t)}
 	r.set = newDataSet(r.o)
+	same := task{kind: copyKind, want: r.set}
 	all := api.Amount{Objects: 30, Bytes: 30_000}
 	good := api.Job{State: api.JobDone, Planned: &all, Done: all, Outputs: all}
-	if err := r.judge(good); err != nil {
+	if err := r.judge(good, &same); err != nil {
 		t.Errorf("got %v, want nothing amiss", err)
 	}
 	one := api.Amount{Objects: 1, Bytes: 1000}
@@ -148,7 +152,7 @@ func TestJudge(t *testing.T) {
 	} {
 		j := good
 		spoil(&j)
-		if err := r.judge(j); err == nil {
+		if err := r.judge(j, &same); err == nil {
 			t.Errorf("%s: got nothing amiss", name)
 		}
 	}

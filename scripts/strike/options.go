@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"math/rand/v2"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -32,6 +33,8 @@ type options struct {
 	keep     bool
 	strike   string
 	restore  string
+	part     part // of the node to strike; of chaos ""
+	modules  string
 
 	rate    float64
 	timeout time.Duration
@@ -58,7 +61,8 @@ func (o *options) add(f *pflag.FlagSet) {
 	f.IntVar(&o.objects, "objects", 600, "objects of the source bucket")
 	f.Var(&o.size, "size", "size of each object (default: 64KiB; with --from 1 to 64 KiB, and one of 500 has 12 MiB)")
 	f.Uint64Var(&o.seed, "seed", 0, "seed of all choices (default: drawn, and told)")
-	f.StringVar(&o.job, "job", "copy-bck", "kind of the job that reads one bucket and writes another")
+	f.StringVar(&o.job, "job", copyKind, "kind of the job that reads one bucket and writes another: "+copyKind+" or "+etlKind+", which transforms the objects")
+	f.StringVar(&o.modules, "modules", filepath.Join("wasmetl", "testdata", "c"), "directory of the modules of --job "+etlKind)
 	f.StringVar(&o.endpoint, "endpoint", "", "URLs of the nodes of a cluster that runs, with commas; keys from SHOAL_ACCESS_KEY and SHOAL_SECRET_KEY")
 	f.StringVar(&o.from, "from", "", "remote bucket to copy from, as s3://NAME, on a server that is started for it; with --to")
 	f.StringVar(&o.to, "to", "", "remote bucket to copy to, as gs://NAME; each round's is called NAME-ROUND-ATTEMPT")
@@ -73,6 +77,12 @@ func (o *options) add(f *pflag.FlagSet) {
 	f.IntVar(&o.disks, "disks", 3, "disks of each of them")
 	f.StringVar(&o.shoal, "shoal", "bin/shoal", "the program under test")
 	f.StringVar(&o.logs, "logs", "", "directory for the nodes' logs when something is amiss (default: a new one in the directory for temporary files)")
+}
+
+// addPart adds what chaos has no use for: its own strikes are by other parts.
+func (o *options) addPart(f *pflag.FlagSet) {
+	f.StringVar((*string)(&o.part), "strike", string(anyNode), "which node is struck: "+string(anyNode)+", "+string(planner)+" (moves the job's states), "+
+		string(lister)+" (of a listing of --from), "+string(spoken)+" (the one that the job was started at), "+string(leader)+" (of the bus), or "+string(eachPart)+" of them in turn")
 }
 
 // addChaos adds what only chaos has.
@@ -104,6 +114,11 @@ func (o *options) check() error {
 		return usagef("--faulty is for remote buckets: give --from and --to")
 	case o.from != "" && o.endpoint != "":
 		return usagef("--from and --to are on servers of this script, which the cluster at --endpoint does not know")
+	}
+	if o.part != "" {
+		if err := checkParts(o.part, o.from != ""); err != nil {
+			return err
+		}
 	}
 	if o.from == "" && o.size == 0 {
 		o.size = 64 << 10

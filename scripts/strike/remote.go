@@ -107,7 +107,7 @@ type remoteRounds struct {
 }
 
 // run puts the source past the cluster and does the rounds.
-func (r *remoteRounds) run(ctx context.Context) error {
+func (r *remoteRounds) run(ctx context.Context) (err error) {
 	h := r.harness
 	began := time.Now()
 	if err := r.set.putAt(ctx, r.Source(), r.from.Name); err != nil {
@@ -115,37 +115,19 @@ func (r *remoteRounds) run(ctx context.Context) error {
 	}
 	h.res.Uploads = &uploadBooks{}
 	h.say("%d objects, %s, at %s after %s", len(r.set.names), bytesText(float64(r.set.amount().Bytes)), r.from, tenths(time.Since(began)))
-	missed := 0
-	for n := 1; n <= h.o.rounds; {
-		counts, err := r.one(ctx, n, missed)
-		if err != nil {
-			h.res.add(err)
-			return fmt.Errorf("round %d: %w", n, err)
-		}
-		if counts {
-			h.res.Rounds++
-			h.res.Objects += r.set.amount().Objects
-			h.res.Bytes += r.set.amount().Bytes
-			n, missed = n+1, 0
-			continue
-		}
-		if missed++; missed == misses {
-			return cannotf("round %d: %d jobs in a row were over before the strike: want more --objects or a larger --size", n, misses)
-		}
+	if r.tasks, err = h.newTasks(ctx, r.set); err != nil {
+		return err
 	}
-	return nil
+	return r.repeat(ctx, "more --objects or a larger --size", r.one)
 }
 
-// one is a round: a copy of what is not present, a strike at a random moment of
+// one is a round: a job over what is not present, a strike at a random moment of
 // it, and the comparisons. It does not count if the job was over before.
 func (r *remoteRounds) one(ctx context.Context, n, attempt int) (counts bool, err error) {
 	rnd := r.o.draw(fmt.Sprintf("round %d", n), attempt)
 	// The moment is a part of the uploads, of which one in ten is before the first.
-	part := max(0, rnd.Float64()*1.05-0.1)
-	b, err := r.s.choose(ctx, r.harness, rnd)
-	if err != nil {
-		return false, err
-	}
+	share := max(0, rnd.Float64()*1.05-0.1)
+	t := r.tasks.draw(rnd)
 	dst := core.BucketName{Provider: r.to.Provider, Name: fmt.Sprintf("%s-%d-%d", r.to.Name, n, attempt)}
 	if err := r.prepare(ctx, dst); err != nil {
 		return false, err
@@ -154,21 +136,25 @@ func (r *remoteRounds) one(ctx context.Context, n, attempt int) (counts bool, er
 	jctx, cancel := context.WithTimeout(ctx, r.o.timeout)
 	defer cancel()
 	j, err := r.api.StartJob(jctx, api.JobSpec{
-		Kind: r.o.job, From: r.from.String(), To: dst.String(), All: true, ClientToken: dst.Name, RateLimit: api.RateLimit{Objects: r.o.rate},
+		Kind: t.kind, Args: t.args, From: r.from.String(), To: dst.String(), All: true, ClientToken: dst.Name, RateLimit: api.RateLimit{Objects: r.o.rate},
 	})
 	if err != nil {
 		return false, fmt.Errorf("start the job: %w", err)
 	}
-	moment := int(part * float64(len(r.set.names)))
-	r.say("round %d: %s to %s, to be struck at %d uploads", n, j.ID, dst, moment)
+	moment := int(share * float64(len(t.want.names)))
+	r.say("round %d: %s (%s) to %s, to be struck at %d uploads", n, j.ID, t.what, dst, moment)
 	w := watch(jctx, r.api, j)
 	r.await(ctx, w, dst.Name, moment)
 	if ctx.Err() != nil {
 		return false, ctx.Err()
 	}
+	v, b, err := r.aim(ctx, rnd, n, w)
+	if err != nil {
+		return false, err
+	}
 	at, was := w.last(), r.GCSProxy.Uploads(dst.Name)
 	struck := time.Now()
-	if !at.State.Ended() {
+	if b != nil {
 		if err := r.hit(ctx, b); err != nil {
 			return false, err
 		}
@@ -176,25 +162,22 @@ func (r *remoteRounds) one(ctx context.Context, n, attempt int) (counts bool, er
 	flying := inFlight(was, r.GCSProxy.Uploads(dst.Name))
 	j, course, err := w.result()
 	if err != nil {
-		if ctx.Err() != nil {
-			return false, ctx.Err()
-		}
-		return false, fmt.Errorf("job %s has not ended %s after %s: it is %s (%q), %d of %d objects done: %w",
-			j.ID, tenths(time.Since(struck)), b.what, j.State, j.WaitingFor, j.Done.Objects, len(r.set.names), err)
+		return false, r.unended(ctx, j, b, struck, err)
 	}
-	missed := at.State.Ended() || j.Ended != nil && j.Ended.Before(struck)
+	missed := b == nil || j.Ended != nil && j.Ended.Before(struck)
 	if !missed {
+		r.res.struck(v)
 		m := course.measure(struck)
 		r.res.courses = append(r.res.courses, m)
 		r.say("round %d: struck at %d uploads (%s); the job is %s %s later; %s",
 			n, len(was), at.State, j.State, tenths(time.Since(struck)), m)
 	}
 	// What is at the ends tells a wrong book from a loss.
-	if err := errors.Join(r.judge(j), r.check(ctx, dst, flying)); err != nil {
+	if err := errors.Join(r.judge(j, &t), r.check(ctx, &t, dst, flying)); err != nil {
 		return false, err
 	}
 	r.res.Uploads.Listings += r.S3Proxy.Counts().Sub(before).Of(cloudtest.List).Requests
-	if !at.State.Ended() {
+	if b != nil {
 		if err := r.mend(ctx, b); err != nil {
 			return false, err
 		}
@@ -204,17 +187,31 @@ func (r *remoteRounds) one(ctx context.Context, n, attempt int) (counts bool, er
 		return false, nil
 	}
 	u := r.res.Uploads
-	r.say("round %d: all %d objects are equal at %s and %s; up to now %d uploads were sent, %d took effect and %d met what was there, %d were under way at a strike and %d of these repeated",
-		n, len(r.set.names), r.from, dst, u.Requests, u.Written, u.Refused, u.InFlight, u.Repeated)
+	r.say("round %d: all %d objects at %s are what they were, and all %d at %s what they are to be; up to now %d uploads were sent, %d took effect and %d met what was there, %d were under way at a strike and %d of these repeated",
+		n, len(r.set.names), r.from, len(t.want.names), dst, u.Requests, u.Written, u.Refused, u.InFlight, u.Repeated)
 	return true, r.drop(ctx, dst)
 }
 
-// prepare makes the destination and has the cluster forget the source.
+// prepare makes the destination, has the cluster forget the source, and keep both
+// by the script's scheme.
 func (r *remoteRounds) prepare(ctx context.Context, dst core.BucketName) error {
 	if err := r.GCS.CreateBucket(ctx, dst.Name); err != nil {
 		return err
 	}
-	return r.drop(ctx, r.from)
+	if err := r.drop(ctx, r.from); err != nil {
+		return err
+	}
+	small := int64(inline)
+	props := api.Props{Inline: &small}
+	if r.s.name != "" {
+		props.Scheme = &r.s.scheme
+	}
+	for _, b := range []core.BucketName{r.from, dst} {
+		if _, err := r.api.SetBucket(ctx, b, api.SetBucket{Props: props}); err != nil {
+			return fmt.Errorf("set the scheme of %s: %w", b, err)
+		}
+	}
+	return nil
 }
 
 // drop removes what the cluster holds of a bucket.
@@ -262,12 +259,12 @@ func inFlight(before, after map[string]cloudtest.Upload) map[string]bool {
 
 // check compares the uploads with what was in flight at the strike, and both ends
 // with what was put.
-func (r *remoteRounds) check(ctx context.Context, dst core.BucketName, flying map[string]bool) error {
+func (r *remoteRounds) check(ctx context.Context, t *task, dst core.BucketName, flying map[string]bool) error {
 	uploads := r.GCSProxy.Uploads(dst.Name)
 	books, f := r.res.Uploads, &findings{}
 	books.InFlight += len(flying)
 	for key, u := range uploads {
-		if _, ok := r.set.objects[key]; !ok {
+		if _, ok := t.want.objects[key]; !ok {
 			continue // a part of an upload
 		}
 		books.Requests += u.Sent
@@ -283,16 +280,17 @@ func (r *remoteRounds) check(ctx context.Context, dst core.BucketName, flying ma
 	if err := f.err(); err != nil {
 		return err
 	}
-	return r.compareEnds(ctx, dst)
+	return r.compareEnds(ctx, t, dst)
 }
 
-// compareEnds compares both ends with what was put, past the cluster.
-func (r *remoteRounds) compareEnds(ctx context.Context, dst core.BucketName) error {
+// compareEnds compares both ends with what they are to hold, past the cluster.
+func (r *remoteRounds) compareEnds(ctx context.Context, t *task, dst core.BucketName) error {
 	for _, end := range []struct {
 		store  clouds.Store
 		bucket core.BucketName
-	}{{r.Source(), r.from}, {r.Destination(), dst}} {
-		if err := r.set.compareAt(ctx, end.store, end.bucket); err != nil {
+		set    *dataSet
+	}{{r.Source(), r.from, r.set}, {r.Destination(), dst, t.want}} {
+		if err := end.set.compareAt(ctx, end.store, end.bucket); err != nil {
 			return fmt.Errorf("%s: %w", end.bucket, err)
 		}
 	}

@@ -20,6 +20,9 @@ type result struct {
 	Seed       uint64     `json:"seed"`
 	// Uploads are there with remote ends.
 	Uploads *uploadBooks `json:"uploads,omitempty"`
+	// Strikes are the rounds by what the node did that was struck, and by what it was
+	// chosen for.
+	Strikes map[part]struckBooks `json:"strikes,omitempty"`
 
 	courses []measured
 }

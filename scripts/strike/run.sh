@@ -16,4 +16,7 @@ if command -v go >/dev/null; then
 elif ! [ -x "$root/.tools/bin/strike" ] || ! [ -x "$root/bin/shoal" ]; then
 	cannot "$1" "Go is needed to build the programs"
 fi
-exec "$root/.tools/bin/strike" "$1" --shoal "$root/bin/shoal" "${@:2}"
+if [ "$1" = soak ]; then
+	exec "$root/.tools/bin/strike" "$1" --shoal "$root/bin/shoal" "${@:2}"
+fi
+exec "$root/.tools/bin/strike" "$1" --shoal "$root/bin/shoal" --modules "$root/wasmetl/testdata/c" "${@:2}"

@@ -152,6 +152,10 @@ func parseEndpoint(s string) (*url.URL, error) {
 // Close ends idle connections.
 func (c *Client) Close() { c.http.CloseIdleConnections() }
 
+// Endpoint is the URL that the next request goes to at first: that of the node that
+// answered last.
+func (c *Client) Endpoint() string { return c.endpoints.pick(nil).url.String() }
+
 // Endpoints are the URLs that the client was made with.
 func (c *Client) Endpoints() []string {
 	var out []string

@@ -551,7 +551,7 @@ func jobOf(x job.Job) api.Job {
 		ID: x.Spec.ID, Kind: x.Spec.Kind, State: api.JobState(x.Status.State), From: x.Spec.From, To: x.Spec.To,
 		Done: api.Amount(b.Done), Skipped: api.Amount(b.Skipped), Failed: api.Amount(b.Failed), Dropped: api.Amount(b.Dropped),
 		Outputs: api.Amount(b.Outputs), Started: x.Status.Started, Ended: x.Status.Ended,
-		Rate: api.Rate(x.Rate), DryRun: x.Spec.DryRun, RetryOf: x.Spec.RetryOf, WaitingFor: x.Status.Waiting, Message: x.Status.Message,
+		Rate: api.Rate(x.Rate), DryRun: x.Spec.DryRun, RetryOf: x.Spec.RetryOf, WaitingFor: x.Status.Waiting, Listers: x.Listers, Message: x.Status.Message,
 	}
 	if x.Status.Planned != nil {
 		p := api.Amount(*x.Status.Planned)
