@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"regexp"
 	"testing"
 
 	"github.com/aws/aws-sdk-go-v2/service/s3"
@@ -57,6 +58,7 @@ func TestRemoteJobs(t *testing.T) {
 		}
 	}
 	c.copyPast(t)
+	c.copyAgain(t)
 	c.copyBetween(t)
 }
 
@@ -103,6 +105,43 @@ func (c *cluster) job(args ...string) (j api.Job) {
 		c.t.Fatalf("%v: %v in %s", args, err, out)
 	}
 	return j
+}
+
+// copyAgain copies to a cloud that forbids some keys, and retries those once it does
+// not. What either job asked of the clouds is told with it.
+func (c *clouds) copyAgain(t *testing.T) {
+	want := c.seedMany("dst", "again/", 30, 5000)
+	const forbidden = "again-again/000"
+	c.gcsp.SetRules(cloudtest.Rule{Ops: []cloudtest.Op{cloudtest.PutObject}, KeyPrefix: forbidden, Fault: cloudtest.Answer, Status: http.StatusForbidden})
+	out, err := c.shoal("", "cp", "s3://dst", "gs://dst", "--all", "--prefix", "again/", "--prepend", "again-", "--cont-on-err", "--progress", "--json")
+	c.gcsp.SetRules()
+	var j api.Job
+	if uerr := json.Unmarshal([]byte(out), &j); err == nil || uerr != nil || j.Failed.Objects != 10 || j.Done.Objects != 20 {
+		t.Fatalf("got %v, %v, want 10 of 30 failed: %s", err, uerr, out)
+	}
+	c.gcsp.ResetCounts()
+	again := c.job("start", "retry", j.ID, "--progress")
+	if again.State != api.JobDone || again.RetryOf != j.ID || again.Planned == nil || again.Planned.Objects != 10 || again.Done.Objects != 10 {
+		t.Errorf("retry: %+v", again)
+	}
+	if n := c.gcsp.Counts().Of(cloudtest.PutObject).Requests; n != 10 {
+		t.Errorf("the retry sent %d uploads, want 10", n)
+	}
+	for key, data := range want {
+		got, err := c.atGCS(t.Context(), "dst", "again-"+key)
+		if err != nil || !bytes.Equal(got, data) {
+			t.Errorf("%s: %d bytes of %d, %v", key, len(got), len(data), err)
+		}
+	}
+	for _, id := range []string{j.ID, again.ID} {
+		out := c.must("show", "job", id)
+		if !regexp.MustCompile(`(?m)^Cloud: +[1-9]\d* requests, \S+ \S+ in, [1-9]\S* KiB out$`).MatchString(out) {
+			t.Errorf("%s does not tell what it cost: %s", id, out)
+		}
+	}
+	if again.Cloud == nil || again.Cloud.BytesOut < 10*5000 || again.Cloud.BytesOut > 11*5000 {
+		t.Errorf("the retry cost %+v, want 10 objects of 5000 bytes sent", again.Cloud)
+	}
 }
 
 // copyBetween copies from one cloud to another while a node is killed.
