@@ -7,11 +7,15 @@ const (
 	opIf           = 0x04
 	opElse         = 0x05
 	opEnd          = 0x0b
+	opBr           = 0x0c
+	opBrIf         = 0x0d
 	opBrTable      = 0x0e
+	opReturn       = 0x0f
 	opCall         = 0x10
 	opCallIndirect = 0x11
 	opSelectTyped  = 0x1c
 	opLocalGet     = 0x20
+	opLocalSet     = 0x21
 	opLocalTee     = 0x22
 	opGlobalGet    = 0x23
 	opGlobalSet    = 0x24
@@ -20,6 +24,7 @@ const (
 	opI64Const     = 0x42
 	opF32Const     = 0x43
 	opF64Const     = 0x44
+	opI32GtS       = 0x4a
 	opI32LeS       = 0x4c
 	opI32Sub       = 0x6b
 	opI32ShrU      = 0x76
@@ -60,54 +65,90 @@ const (
 type edit struct {
 	at, end int
 	kind    editKind
-	// arg is the weight of a tick, the logarithm of the bytes or elements a
-	// step of a bulk operation, or the new index of a call.
+	// arg is the weight of a tick, the end of a loop's type, the loop that a branch
+	// leaves, the logarithm of the bytes or elements a step of a bulk operation, or
+	// the new index of a call or a branch.
 	arg uint32
 }
 
 type editKind byte
 
 const (
-	editLocals editKind = iota // the number of groups of locals; arg is the new one
-	editTick                   // a step is taken; the first says also that the locals end here
-	editBulk                   // steps by the number on top of the stack
-	editGrow                   // the poll is called
-	editIndex                  // a function's index
+	editLocals     editKind = iota // the number of groups of locals; arg is the new one
+	editTick                       // a step is taken; the first says also that the locals end here
+	editOuter                      // a loop begins in which the poll is called for the one that follows
+	editInner                      // a step is taken in the loop that follows an outer one
+	editEnd                        // an outer loop ends
+	editLocalOuter                 // those of a loop that counts in a local
+	editLocalInner
+	editLocalEnd
+	editLeave // the counter is put back: a loop that counts in a local may be left here
+	editNone  // nothing
+	editBulk  // steps by the number on top of the stack
+	editGrow  // the poll is called
+	editIndex // the index of a function or a branch
 )
 
 // walker passes through the code of functions, checks it and finds what is to
 // be changed. It is reused from function to function.
 type walker struct {
-	m *Module
-	r *reader
-	// frames are the open blocks; each says on which tick its instructions are
-	// counted: 0 is the function's entry, i the ith loop.
-	frames []int32
-	counts []uint32 // instructions per tick
-	ticks  []int    // the edit of each tick
+	m      *Module
+	r      *reader
+	frames []frame // the open blocks
+	parts  []part  // what is counted together: first the function without its loops
 	locals uint64
 	busy   bool // it loops, calls, or works on ranges
 	edits  *[]edit
+}
+
+// part is a function or a loop without the loops in it.
+type part struct {
+	instructions     uint32
+	frame            int // where it is in frames, while it is open
+	tick, outer, end int // edits: the tick, the begin and end of a loop's outer one
+	// local says that a loop may count in a local: within it, nothing else counts.
+	local bool
+}
+
+// frame is an open block.
+type frame struct {
+	part int // where its instructions are counted
+	// outer is how many loops it is and is in: so many more are put around them.
+	outer uint32
+	loop  bool
 }
 
 // walk reads one function, and appends to edits, if not nil, what is to be
 // changed, in order. The first edits are the locals and the entry's tick.
 func (w *walker) walk(r *reader, sig signature, edits *[]edit) {
 	w.r, w.edits, w.busy = r, edits, false
-	w.frames, w.counts, w.ticks = append(w.frames[:0], 0), append(w.counts[:0], 0), append(w.ticks[:0], 0)
+	w.frames, w.parts = append(w.frames[:0], frame{}), append(w.parts[:0], part{})
 	w.readLocals(uint64(len(sig.params)))
-	w.ticks[0] = w.edit(edit{at: r.off, end: r.off, kind: editTick})
+	w.parts[0].tick = w.edit(edit{at: r.off, end: r.off, kind: editTick})
 	for r.err == nil && len(w.frames) > 0 {
 		w.instruction()
 	}
 	if r.err != nil || edits == nil {
 		return
 	}
-	for i, at := range w.ticks {
-		(*edits)[at].arg = 1 + w.counts[i]/instructionsPerStep
+	w.settle(*edits)
+}
+
+// settle decides what is known only at the function's end.
+func (w *walker) settle(edits []edit) {
+	for _, p := range w.parts {
+		edits[p.tick].arg = 1 + p.instructions/instructionsPerStep
+		if p.local {
+			edits[p.outer].kind, edits[p.tick].kind, edits[p.end].kind = editLocalOuter, editLocalInner, editLocalEnd
+		}
 	}
-	if !w.busy && w.counts[0] <= uncounted {
-		(*edits)[w.ticks[0]].arg = 0
+	for i := range edits {
+		if e := &edits[i]; e.kind == editLeave && !w.parts[e.arg].local {
+			e.kind = editNone
+		}
+	}
+	if !w.busy && w.parts[0].instructions <= uncounted {
+		edits[w.parts[0].tick].arg = 0
 	}
 }
 
@@ -133,20 +174,66 @@ func (w *walker) readLocals(params uint64) {
 	}
 }
 
-func (w *walker) target() int32 { return w.frames[len(w.frames)-1] }
+func (w *walker) top() frame { return w.frames[len(w.frames)-1] }
 
-func (w *walker) open(target int32) {
+func (w *walker) open(f frame) {
 	if len(w.frames) > w.m.limits.Nesting {
 		w.r.limit("blocks within each other", uint64(len(w.frames)), uint64(w.m.limits.Nesting))
 		return
 	}
-	w.frames = append(w.frames, target)
+	w.frames = append(w.frames, f)
 }
 
-func (w *walker) label() {
-	if l := w.r.u32(); w.r.err == nil && l >= uint32(len(w.frames)) {
-		w.r.invalid("a branch to block %d of %d", l, len(w.frames))
+// block opens a block that is no loop.
+func (w *walker) block() {
+	f := w.top()
+	f.loop = false
+	w.open(f)
+}
+
+// label reads a branch's label and finds the block that it means.
+func (w *walker) label() (l, to int) {
+	n := w.r.u32()
+	if w.r.err == nil && n >= uint32(len(w.frames)) {
+		w.r.invalid("a branch to block %d of %d", n, len(w.frames))
 	}
+	if w.r.err != nil {
+		return 0, len(w.frames) - 1
+	}
+	return int(n), len(w.frames) - 1 - int(n)
+}
+
+// branch reads the label of the instruction at.
+func (w *walker) branch(at int) {
+	from := w.r.off
+	l, to := w.label()
+	if to < w.parts[w.top().part].frame {
+		w.leave(at)
+	}
+	w.redirect(from, l, to)
+}
+
+// branches reads the labels of a table.
+func (w *walker) branches(at int) {
+	n := w.r.count("branches", uint32(w.m.limits.Body))
+	w.leave(at)
+	for ; n >= 0 && w.r.err == nil; n-- {
+		from := w.r.off
+		l, to := w.label()
+		w.redirect(from, l, to)
+	}
+}
+
+// redirect gives a label its new number: it goes up by the outer loops on the way.
+func (w *walker) redirect(from, l, to int) {
+	if more := w.top().outer - w.frames[to].outer; more > 0 {
+		w.edit(edit{at: from, end: w.r.off, kind: editIndex, arg: uint32(l) + more})
+	}
+}
+
+// leave notes that the instruction at may leave the loop that it is in.
+func (w *walker) leave(at int) {
+	w.edit(edit{at: at, end: at, kind: editLeave, arg: uint32(w.top().part)})
 }
 
 func (w *walker) blockType() {
@@ -170,27 +257,30 @@ func (w *walker) instruction() {
 	if r.err != nil {
 		return
 	}
-	w.counts[w.target()]++
+	at := r.off - 1
+	w.parts[w.top().part].instructions++
 	switch {
-	case op <= 0x01, op == 0x0f, op == 0x1a, op == 0x1b, op >= 0x45 && op <= 0xc4, op == 0xd1:
+	case op <= 0x01, op == 0x1a, op == 0x1b, op >= 0x45 && op <= 0xc4, op == 0xd1:
 	case op == opBlock, op == opIf:
 		w.blockType()
-		w.open(w.target())
+		w.block()
 	case op == opLoop:
-		w.blockType()
-		w.loop()
+		w.loop(at)
 	case op == opElse:
 		if len(w.frames) == 1 {
 			r.invalid("else outside of a block")
 		}
 	case op == opEnd:
-		w.frames = w.frames[:len(w.frames)-1]
-	case op == 0x0c, op == 0x0d:
-		w.label()
-	case op == opBrTable:
-		for n := r.count("branches", uint32(w.m.limits.Body)); n >= 0 && r.err == nil; n-- {
-			w.label()
+		if f := w.top(); f.loop {
+			w.parts[f.part].end = w.edit(edit{at: r.off, end: r.off, kind: editEnd})
 		}
+		w.frames = w.frames[:len(w.frames)-1]
+	case op == opReturn:
+		w.leave(at)
+	case op == opBr, op == opBrIf:
+		w.branch(at)
+	case op == opBrTable:
+		w.branches(at)
 	case op == opCall:
 		w.call()
 		w.function()
@@ -215,7 +305,7 @@ func (w *walker) instruction() {
 	case op == 0x3f:
 		w.zero()
 	case op == opMemoryGrow:
-		w.grow(r.off - 1)
+		w.grow(at)
 		w.zero()
 	case op == opI32Const:
 		r.signed(32)
@@ -232,7 +322,7 @@ func (w *walker) instruction() {
 	case op == opRefFunc:
 		w.function()
 	case op == opBulk:
-		w.bulk(r.off - 1)
+		w.bulk(at)
 	case op == opVector:
 		w.vector()
 	default:
@@ -254,16 +344,29 @@ func (w *walker) refuse(op byte) {
 	}
 }
 
-func (w *walker) loop() {
+// loop begins a loop: within an outer one of the same type, to which it goes back
+// when the poll is to be called. A call in the loop itself would cost more than
+// the counting, since the compiler keeps what lives across calls in memory. What
+// a loop takes lies on the stack where it begins, so that the outer one has it too.
+func (w *walker) loop(at int) {
+	w.work()
+	w.blockType()
+	p := part{frame: len(w.frames), local: true}
+	p.outer = w.edit(edit{at: at, end: at, kind: editOuter, arg: uint32(w.r.off)})
+	p.tick = w.edit(edit{at: w.r.off, end: w.r.off, kind: editInner})
+	w.open(frame{part: len(w.parts), outer: w.top().outer + 1, loop: true})
+	w.parts = append(w.parts, p)
+}
+
+// work notes that something counts in what is open.
+func (w *walker) work() {
 	w.busy = true
-	w.counts = append(w.counts, 0)
-	w.ticks = append(w.ticks, w.edit(edit{at: w.r.off, end: w.r.off, kind: editTick}))
-	w.open(int32(len(w.counts) - 1))
+	w.parts[w.top().part].local = false
 }
 
 func (w *walker) call() {
-	w.busy = true
-	w.counts[w.target()] += callWeight
+	w.work()
+	w.parts[w.top().part].instructions += callWeight
 }
 
 // function reads a function's index, which goes up by one if it is a defined one.
@@ -288,7 +391,7 @@ func (w *walker) zero() {
 }
 
 func (w *walker) grow(at int) {
-	w.busy = true
+	w.work()
 	w.edit(edit{at: at, end: at, kind: editGrow})
 }
 
@@ -305,7 +408,7 @@ func (w *walker) bulk(at int) {
 		return
 	}
 	metered := func(log2 uint32) {
-		w.busy = true
+		w.work()
 		w.edit(edit{at: at, end: at, kind: editBulk, arg: log2})
 	}
 	switch sub {

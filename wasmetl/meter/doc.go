@@ -17,9 +17,17 @@
 // of a table weigh by their length: 64 bytes or 8 elements a step. Growing a
 // memory or a table calls the poll each time.
 //
+// A loop header that finds the counter spent goes back to an outer loop, put around
+// each loop, which calls the poll: a call in the loop itself would make the
+// compiler keep in memory what the loop has in registers. A loop in which nothing
+// else counts (no call, no loop, no growth, no range) has the counter in a local,
+// and puts it back wherever it may be left: at its end, at branches out of it, and
+// at returns. So a guest goes on, once the counter is spent, for at most what
+// follows before the next step.
+//
 // # What is added
 //
-// A type () -> (), an import at the end of the imported functions (indices of
+// Outer loops, a type () -> (), an import at the end of the imported functions (indices of
 // defined functions go up by one), a mutable i32 global, a local in each metered
 // function, and a function that winds the counter up and calls the poll. A guest
 // cannot reach them: indices are checked against the original module. Custom

@@ -112,6 +112,9 @@ func forever() map[string]*w.Module {
 	add("empty loop", w.Code(w.Loop, w.Void, w.Br(0), w.End))
 	add("loop of a table", w.Code(w.Loop, w.Void, w.I32Const(5), w.BrTable(0, 0), w.End))
 	add("conditional loop", w.Code(w.Loop, w.Void, w.I32Const(1), w.BrIf(0), w.End))
+	add("loops in a loop", w.Code(w.Loop, w.Void, w.Loop, w.Void, w.I32Const(0), w.BrIf(0), w.End, w.Br(0), w.End))
+	add("loop left from inside", w.Code(w.Loop, w.Void, w.Block, w.Void, w.Loop, w.Void, w.Br(1), w.End, w.End, w.Br(0), w.End))
+	add("branch over a loop", w.Code(w.Loop, w.Void, w.Loop, w.Void, w.Br(1), w.End, w.End))
 	add("fill", w.Code(w.Loop, w.Void, w.I32Const(0), w.I32Const(1), w.I32Const(1<<20), w.MemoryFill(), w.Br(0), w.End))
 	add("copy", w.Code(w.Loop, w.Void, w.I32Const(0), w.I32Const(1), w.I32Const(1<<19), w.MemoryCopy(), w.Br(0), w.End))
 	add("table fill", w.Code(w.Loop, w.Void, w.I32Const(0), w.RefNull(), w.I32Const(1000), w.TableFill(), w.Br(0), w.End))
@@ -119,7 +122,12 @@ func forever() map[string]*w.Module {
 	add("table grow", w.Code(w.Loop, w.Void, w.RefNull(), w.I32Const(1), w.TableGrow(), w.Drop, w.Br(0), w.End))
 	add("straight code", w.Code(w.Loop, w.Void, bytes.Repeat([]byte{w.Nop}, 100_000), w.Br(0), w.End))
 
-	m := &w.Module{Globals: []w.Global{{Type: w.I32, Init: w.I32Const(40)}}}
+	m := &w.Module{}
+	unary := m.Type([]byte{w.I32}, []byte{w.I32})
+	m.Export("run", m.Func(nil, nil, nil, w.Code(w.I32Const(1), w.Loop, w.S64(int64(unary)), w.Br(0), w.End, w.Drop)))
+	modules["loop with a parameter"] = m
+
+	m = &w.Module{Globals: []w.Global{{Type: w.I32, Init: w.I32Const(40)}}}
 	// f: if depth: depth--; f(); f(); depth++
 	m.Export("run", m.Func(nil, nil, nil, w.Code(
 		w.GlobalGet(0), w.If, w.Void,
@@ -144,6 +152,51 @@ func TestForever(t *testing.T) {
 				t.Errorf("got %v, want it stopped by the poll", err)
 			}
 		})
+	}
+}
+
+// Whichever way a loop is left, what it took has been counted.
+func TestLeaving(t *testing.T) {
+	down := w.Code(w.LocalGet(0), w.I32Const(1), w.I32Sub, w.LocalTee(0), w.I32Eqz)
+	again := w.Code(w.LocalGet(0), w.BrIf(0))
+	for way, code := range map[string][]byte{
+		"end":                     w.Code(w.Loop, w.Void, down, w.Drop, again, w.End),
+		"end with a value":        w.Code(w.Loop, w.I32, w.I32Const(3), down, w.Drop, w.LocalGet(0), w.BrIf(0), w.End, w.Drop),
+		"br":                      w.Code(w.Block, w.Void, w.Loop, w.Void, down, w.If, w.Void, w.Br(2), w.End, w.Br(0), w.End, w.End),
+		"br_if":                   w.Code(w.Block, w.Void, w.Loop, w.Void, down, w.BrIf(1), w.Br(0), w.End, w.End),
+		"br_if from the function": w.Code(w.Loop, w.Void, down, w.BrIf(1), w.Br(0), w.End),
+		"br_table":                w.Code(w.Block, w.Void, w.Loop, w.Void, down, w.BrTable(0, 1), w.End, w.End),
+		"return":                  w.Code(w.Loop, w.Void, down, w.If, w.Void, w.Return, w.End, w.Br(0), w.End),
+		"to a block in a loop":    w.Code(w.Loop, w.Void, w.Block, w.Void, w.Loop, w.Void, down, w.BrIf(1), w.Br(0), w.End, w.End, w.End),
+		"from a block":            w.Code(w.Block, w.Void, w.Loop, w.Void, w.Block, w.Void, w.Block, w.Void, down, w.BrIf(3), w.End, w.End, w.Br(0), w.End, w.End),
+		"a call in it":            w.Code(w.Loop, w.Void, w.Call(1), down, w.Drop, again, w.End),
+		"a fill in it":            w.Code(w.Loop, w.Void, w.I32Const(0), w.I32Const(0), w.I32Const(640), w.MemoryFill(), down, w.Drop, again, w.End),
+	} {
+		m := &w.Module{Memory: &w.Range{Min: 1}}
+		m.Export("run", m.Func(nil, nil, []byte{w.I32}, w.Code(w.I32Const(50), w.LocalSet(0), code)))
+		m.Func(nil, nil, nil, bytes.Repeat([]byte{w.Nop}, 300)) // of five steps
+		r, polls := newRuntime(t), 0
+		poll(t, r, &polls)
+		mod, err := r.Instantiate(t.Context(), rewrite(t, m.Bytes(), meter.Options{Interval: 100}))
+		if err != nil {
+			t.Fatalf("%s: %v", way, err)
+		}
+		for range 100 {
+			if _, err := mod.ExportedFunction("run").Call(t.Context()); err != nil {
+				t.Fatalf("%s: %v", way, err)
+			}
+		}
+		// A hundred runs, each of one step and fifty times those of the loop.
+		want := 1 + 50*1
+		switch way {
+		case "a call in it":
+			want = 1 + 50*(1+5)
+		case "a fill in it":
+			want = 1 + 50*(1+11)
+		}
+		if slack := want / 10; polls < want-slack || polls > want {
+			t.Errorf("%s: %d polls, want about %d", way, polls, want)
+		}
 	}
 }
 
@@ -175,7 +228,7 @@ func TestWeights(t *testing.T) {
 		low, high int
 	}{
 		{"leaf", w.Code(w.Nop), 1000, 0, 0},
-		{"short loop", w.Code(w.Loop, w.Void, w.End), 1000, 20, 20},
+		{"short loop", w.Code(w.Loop, w.Void, w.End), 1000, 19, 20},
 		{"6,400 instructions", bytes.Repeat([]byte{w.Nop}, 6400), 100, 100, 101},
 		{"64 KiB filled", fill(64 << 10), 100, 100, 101},
 		{"6 KiB filled", fill(6 << 10), 100, 50, 100},

@@ -239,6 +239,23 @@ func (w *rewriter) apply(out, code []byte, edits []edit, local uint32) []byte {
 			if e.arg > 0 {
 				out = w.tick(out, local, int32(e.arg))
 			}
+		case editOuter:
+			out = append(out, code[e.at:e.arg]...)
+			out = w.unlessLeft(out, opGlobalGet, w.counter())
+		case editInner:
+			out = w.inner(out, local, int32(e.arg))
+		case editEnd:
+			out = append(out, opEnd)
+		case editLocalOuter:
+			out = w.load(out, local)
+			out = append(out, code[e.at:e.arg]...)
+			out = w.load(w.unlessLeft(out, opLocalGet, local), local)
+		case editLocalInner:
+			out = w.localInner(out, local, int32(e.arg))
+		case editLocalEnd:
+			out = append(w.store(out, local), opEnd)
+		case editLeave:
+			out = w.store(out, local)
 		case editBulk:
 			out = w.bulk(out, local, e.arg)
 		case editGrow:
@@ -258,9 +275,41 @@ func (w *rewriter) tick(out []byte, local uint32, weight int32) []byte {
 	return w.settle(out, local)
 }
 
+// inner appends: if counter <= 0, back to the outer loop; counter -= weight. The
+// outer loop winds the counter up, so that it is not come back from at once.
+func (w *rewriter) inner(out []byte, local uint32, weight int32) []byte {
+	out = appendU32(append(out, opGlobalGet), w.counter())
+	out = appendU32(append(out, opLocalTee), local)
+	out = append(out, opI32Const, 0, opI32LeS, opBrIf, 1)
+	out = appendU32(append(out, opLocalGet), local)
+	out = append(appendS32(append(out, opI32Const), weight), opI32Sub)
+	return appendU32(append(out, opGlobalSet), w.counter())
+}
+
+// localInner is inner with the counter in a local.
+func (w *rewriter) localInner(out []byte, local uint32, weight int32) []byte {
+	out = appendU32(append(out, opLocalGet), local)
+	out = append(out, opI32Const, 0, opI32LeS, opBrIf, 1)
+	out = appendU32(append(out, opLocalGet), local)
+	out = append(appendS32(append(out, opI32Const), weight), opI32Sub)
+	return appendU32(append(out, opLocalSet), local)
+}
+
+// load appends local = counter, store the opposite.
+func (w *rewriter) load(out []byte, local uint32) []byte {
+	out = appendU32(append(out, opGlobalGet), w.counter())
+	return appendU32(append(out, opLocalSet), local)
+}
+
+func (w *rewriter) store(out []byte, local uint32) []byte {
+	out = appendU32(append(out, opLocalGet), local)
+	return appendU32(append(out, opGlobalSet), w.counter())
+}
+
 // bulk appends, with a length n on top of the stack which stays there:
-// counter -= 1 + n >> log2; if counter <= 0, refill. The counter is at least
-// one before, and n >> log2 less than 2^29, so this does not overflow.
+// counter -= 1 + n >> log2; if counter <= 0, refill. The counter is above minus
+// the weight of a body before, and n >> log2 less than 2^29, so this does not
+// overflow.
 func (w *rewriter) bulk(out []byte, local, log2 uint32) []byte {
 	out = appendU32(append(out, opLocalTee), local)
 	out = appendU32(append(out, opGlobalGet), w.counter())
@@ -274,8 +323,18 @@ func (w *rewriter) bulk(out []byte, local, log2 uint32) []byte {
 func (w *rewriter) settle(out []byte, local uint32) []byte {
 	out = appendU32(append(out, opLocalTee), local)
 	out = appendU32(append(out, opGlobalSet), w.counter())
-	out = appendU32(append(out, opLocalGet), local)
-	out = append(out, opI32Const, 0, opI32LeS, opIf, 0x40)
+	out = append(appendU32(append(out, opLocalGet), local), opI32Const, 0, opI32LeS, opIf, 0x40)
+	out = appendU32(append(out, opCall), w.refill())
+	return append(out, opEnd)
+}
+
+// unlessLeft appends: if counter <= 0, refill. get is the instruction that gets
+// the counter. It is a block with a branch out of it rather than an if, since the
+// compiler goes on from the first of two ways as to what is in registers: that has
+// to be the one without the call.
+func (w *rewriter) unlessLeft(out []byte, get byte, index uint32) []byte {
+	out = appendU32(append(out, opBlock, 0x40, get), index)
+	out = append(out, opI32Const, 0, opI32GtS, opBrIf, 0)
 	out = appendU32(append(out, opCall), w.refill())
 	return append(out, opEnd)
 }

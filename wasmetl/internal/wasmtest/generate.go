@@ -28,6 +28,7 @@ type generator struct {
 	callees []uint32 // functions (i32, i32) -> i32
 	pairs   []uint32 // functions (i32) -> (i32, i32)
 	loops   int      // loop counters in use, locals 2 to 5
+	results int      // of the function
 }
 
 const loopLocals = 4
@@ -42,18 +43,18 @@ func (g *generator) module() []byte {
 	for range n {
 		g.budget, g.loops, g.depth = 20+g.rand.IntN(120), 0, 0
 		if g.rand.IntN(4) == 0 {
-			g.labels = []int{2}
+			g.labels, g.results = []int{2}, 2
 			code := Code(burn(), g.value(), g.value())
 			f := g.m.Func([]byte{I32}, []byte{I32, I32}, slices.Repeat([]byte{I32}, loopLocals+1), code)
 			g.pairs = append(g.pairs, f)
 			continue
 		}
-		g.labels = []int{1}
+		g.labels, g.results = []int{1}, 1
 		code := Code(burn(), g.statements(), g.value())
 		f := g.m.Func([]byte{I32, I32}, []byte{I32}, slices.Repeat([]byte{I32}, loopLocals), code)
 		g.callees = append(g.callees, f)
 	}
-	g.budget, g.loops, g.labels = 200, 0, []int{1}
+	g.budget, g.loops, g.labels, g.results = 200, 0, []int{1}, 1
 	run := g.m.Func([]byte{I32, I32}, []byte{I32}, slices.Repeat([]byte{I32}, loopLocals), append(g.statements(), g.value()...))
 	g.m.Elements = slices.Clone(g.callees[:min(4, len(g.callees))])
 	if len(g.m.Elements) == 0 {
@@ -112,7 +113,7 @@ func (g *generator) statement() []byte {
 		return g.loop()
 	case 6:
 		g.labels = append(g.labels, 0)
-		body := Code(Block, Void, g.statements(), g.exit(), g.statements(), End)
+		body := Code(Block, Void, g.statements(), g.exit(0), g.statements(), End)
 		g.labels = g.labels[:len(g.labels)-1]
 		return body
 	case 7:
@@ -140,19 +141,42 @@ func (g *generator) statement() []byte {
 	}
 }
 
-// exit leaves a block, perhaps.
-func (g *generator) exit() []byte {
+// exit leaves a block, perhaps, from so many blocks further in.
+func (g *generator) exit(in uint32) []byte {
 	label := uint32(g.rand.IntN(len(g.labels)))
 	takes := g.labels[len(g.labels)-1-int(label)]
-	var values []byte
-	for range takes {
-		values = append(values, g.value()...)
-	}
-	code := Code(values, g.value(), BrIf(label))
+	code := Code(g.values(takes), g.value(), BrIf(label+in))
 	for range takes {
 		code = append(code, Drop)
 	}
 	return code
+}
+
+func (g *generator) values(n int) []byte {
+	var values []byte
+	for range n {
+		values = append(values, g.value()...)
+	}
+	return values
+}
+
+// leave leaves a loop from its body, perhaps.
+func (g *generator) leave() []byte {
+	switch g.rand.IntN(6) {
+	case 0, 1:
+		return g.exit(1)
+	case 2:
+		return Code(g.value(), If, Void, g.values(g.results), Return, End)
+	case 3:
+		labels := []uint32{0} // of the if
+		for i, takes := range g.labels {
+			if takes == 0 {
+				labels = append(labels, uint32(len(g.labels)-1-i)+2)
+			}
+		}
+		return Code(g.value(), If, Void, g.value(), BrTable(labels...), End)
+	}
+	return nil
 }
 
 // table is three blocks within each other, left by the value of a br_table.
@@ -176,6 +200,7 @@ func (g *generator) loop() []byte {
 	defer func() { g.loops-- }()
 	init := Code(I32Const(int32(1+g.rand.IntN(9))), LocalSet(counter))
 	again := Code(LocalGet(counter), I32Const(1), I32Sub, LocalTee(counter))
+	leave := g.leave()
 	if g.rand.IntN(2) == 0 {
 		first := g.value()
 		// A branch to a loop gives what it takes. Only its own may go there, as
@@ -184,10 +209,10 @@ func (g *generator) loop() []byte {
 		body := g.closed(g.statements)
 		g.labels = g.labels[:len(g.labels)-1]
 		unary := g.m.Type([]byte{I32}, []byte{I32})
-		return Code(init, first, Loop, S64(int64(unary)), burn(), I32Const(5), I32Mul, body, again, BrIf(0), End, LocalSet(g.local()))
+		return Code(init, first, Loop, S64(int64(unary)), burn(), I32Const(5), I32Mul, body, leave, again, BrIf(0), End, LocalSet(g.local()))
 	}
 	body := g.closed(g.statements)
-	return Code(init, Loop, Void, burn(), body, again, BrIf(0), End)
+	return Code(init, Loop, Void, burn(), body, leave, again, BrIf(0), End)
 }
 
 // closed makes code that does not branch out of itself.
