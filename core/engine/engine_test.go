@@ -46,6 +46,8 @@ type network struct {
 	inbox map[core.NodeID]chan delivery
 	// onCall, if not nil, is told of calls before they are made.
 	onCall func(from core.NodeID, method uint16)
+	// unknown is a method that no node knows, as those of an older version.
+	unknown uint16
 }
 
 type delivery struct {
@@ -88,8 +90,11 @@ func (p port) Call(ctx context.Context, to core.NodeID, method uint16, req []byt
 		return nil, err
 	}
 	p.net.mu.Lock()
-	on := p.net.onCall
+	on, unknown := p.net.onCall, p.net.unknown
 	p.net.mu.Unlock()
+	if method == unknown {
+		return nil, fmt.Errorf("method %d is not known to node %s: %w", method, to, core.ErrInvalid)
+	}
 	if on != nil {
 		on(p.self, method)
 	}

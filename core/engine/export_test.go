@@ -40,8 +40,12 @@ func Doomed(n *Node) int {
 	return len(n.garbage.queue)
 }
 
-// MethodMutate is the call by which rows are written.
-const MethodMutate = methodMutate
+// MethodMutate is the call by which rows are written, MethodRemoteOpen that by which
+// reads of remote objects begin.
+const (
+	MethodMutate     = methodMutate
+	MethodRemoteOpen = methodRemoteOpen
+)
 
 // Used has a node take an object as last used at a time, zero: at no time that it
 // knows.

@@ -189,7 +189,7 @@ func (n *Node) serveOther(ctx context.Context, from core.NodeID, method uint16, 
 	case methodMoved:
 		return n.serveMoved(ctx, from, req)
 	}
-	if method >= methodRemoteGet && method <= methodSettle {
+	if method >= methodRemoteGet && method <= methodSettle || method == methodRemoteOpen {
 		return n.serveRemote(ctx, method, req)
 	}
 	if f := n.extra[method]; f != nil {
@@ -491,7 +491,7 @@ func (n *Node) NewestMap() *core.Map {
 
 // Methods are the numbers of the engine's own calls.
 func Methods() []uint16 {
-	const last = methodMoved
+	const last = methodRemoteOpen
 	out := make([]uint16, 0, last)
 	for m := methodMutate; m <= last; m++ {
 		out = append(out, m)

@@ -61,6 +61,9 @@ func ahead(done int) int {
 // waiting for the first of them. The answer's data is empty where there is none
 // yet, or the object ends there.
 func (s *fetchSession) read(ctx context.Context, q *fetchRequest) ([]byte, error) {
+	if q.off > q.began {
+		s.pass()
+	}
 	limit, cancel := context.WithTimeout(ctx, answerWithin)
 	defer cancel()
 	late := limit.Done()
@@ -171,6 +174,7 @@ func (s *fetchSession) until(q *fetchRequest) int64 {
 // over notes that a reader has been given everything, if so.
 func (s *fetchSession) over(q *fetchRequest, upto int64) {
 	if upto >= s.stop(q) {
+		s.pass()
 		delete(s.readers, q.reader)
 		s.wake()
 	}
@@ -209,10 +213,20 @@ func (s *fetchSession) awaitsSum(q *fetchRequest) bool {
 func (s *fetchSession) given(b *block, q *fetchRequest) int64 {
 	first := int64(b.index) * s.block
 	to := b.filled
+	if s.atOnce() && (!b.full || s.sum.on) {
+		to = b.from // two answers take longer than what is missing
+	}
 	if q.off < first+int64(b.from) && b.head < b.from {
 		to = b.head
 	}
 	return min(first+int64(to), s.limit(q))
+}
+
+// atOnce says whether the object is so small that readers are given nothing before all
+// of it is here.
+func (s *fetchSession) atOnce() bool {
+	const small = 128 // th of a block
+	return s.rec.Size <= s.block/small
 }
 
 // copy makes an answer of a block's bytes.

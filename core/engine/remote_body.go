@@ -25,6 +25,8 @@ type remoteBody struct {
 	local      io.ReadCloser // the run of present bytes that is being read
 	localEnd   int64
 	stream     *fetchStream
+	early      *fetchAnswer // that has come before there was a stream, to reader
+	reader     uint64
 	direct     bool // what is present cannot be read: the remote has it, too
 	again      int
 	err        error

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -276,6 +277,25 @@ func (s *fetchSession) same(o *core.RemoteObject) error {
 	return nil
 }
 
+// letPass waits until a reader has the first bytes.
+func (s *fetchSession) letPass(w *watch) {
+	select {
+	case <-s.passed:
+		return
+	default:
+	}
+	if !s.atOnce() {
+		late := time.NewTimer(passWithin)
+		defer late.Stop()
+		select {
+		case <-s.passed:
+		case <-late.C:
+		case <-w.ctx.Done():
+		}
+	}
+	s.pass()
+}
+
 // take reads exactly len(p) bytes and tells readers of them as they come, by
 // filled.
 func (s *fetchSession) take(filled *int, body io.Reader, p []byte, w *watch) error {
@@ -288,6 +308,7 @@ func (s *fetchSession) take(filled *int, body io.Reader, p []byte, w *watch) err
 			*filled += k
 			s.tell()
 			s.mu.Unlock()
+			s.letPass(w)
 		}
 		if err != nil && len(p) > 0 {
 			if errors.Is(err, io.EOF) {

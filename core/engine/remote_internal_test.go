@@ -67,6 +67,40 @@ func TestBlockMemory(t *testing.T) {
 	})
 }
 
+// TestBlockMemoryAgain: the memory of large blocks is used again, by one at a time, and
+// holds nothing once none is in use.
+func TestBlockMemoryAgain(t *testing.T) {
+	const usual = 64 << 10
+	m := newBlockMemory(3*usual, usual)
+	get := func(n int) []byte {
+		t.Helper()
+		b, err := m.acquire(t.Context(), n)
+		if err != nil || len(b) != n {
+			t.Fatal(len(b), err)
+		}
+		return b
+	}
+	small, x, y := get(usual/2), get(usual), get(usual/2+1)
+	if &x[0] == &y[0] {
+		t.Fatal("two blocks have the same memory")
+	}
+	x[7], y[7], small[7] = 1, 2, 3
+	m.release(x)
+	z := get(usual)
+	if x[7] != 1 || y[7] != 2 {
+		t.Error("memory that is in use was cleared")
+	}
+	m.release(y)
+	m.release(small)
+	m.release(z)
+	if m.free != m.total {
+		t.Errorf("%d of %d bytes are free", m.free, m.total)
+	}
+	if x, y := get(usual), get(usual); x[7] != 0 || y[7] != 0 || &x[0] == &y[0] {
+		t.Errorf("memory that nobody used has %d and %d", x[7], y[7])
+	}
+}
+
 // TestForgoesNothing: of an object whose slot has no owner just now the record is not
 // known; that is no reason to let it go.
 func TestForgoesNothing(t *testing.T) {

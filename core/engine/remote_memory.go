@@ -17,8 +17,11 @@ type blockMemory struct {
 	total   int64
 	waiters list.List // of *memoryWaiter
 	idle    list.List // of *block, the longest idle first
-	spare   [][]byte  // buffers of the usual size, while any is in use
 	usual   int
+	// mapped are the buffers of the usual size that lie outside of the Go heap, spare
+	// those that are not used while others are, and clean those without memory.
+	mapped       map[*byte]bool
+	spare, clean [][]byte
 }
 
 type memoryWaiter struct {
@@ -27,7 +30,7 @@ type memoryWaiter struct {
 }
 
 func newBlockMemory(total, usual int64) *blockMemory {
-	return &blockMemory{free: total, total: total, usual: int(usual)}
+	return &blockMemory{free: total, total: total, usual: int(usual), mapped: map[*byte]bool{}}
 }
 
 // acquire waits for a buffer of n bytes; n is at most the total.
@@ -65,14 +68,26 @@ func (m *blockMemory) acquire(ctx context.Context, n int) ([]byte, error) {
 	return nil, context.Cause(ctx)
 }
 
-// buffer returns memory that was granted; the caller holds mu.
+// buffer returns memory that was granted; the caller holds mu. That of large blocks
+// lies outside of the Go heap: it is not cleared before the first byte comes, and no
+// collection begins for it.
 func (m *blockMemory) buffer(n int) []byte {
-	if k := len(m.spare); k > 0 && n == m.usual {
-		b := m.spare[k-1]
-		m.spare = m.spare[:k-1]
-		return b
+	if n <= m.usual/2 || n > m.usual {
+		return make([]byte, n)
 	}
-	return make([]byte, n)
+	for _, from := range []*[][]byte{&m.spare, &m.clean} {
+		if k := len(*from); k > 0 {
+			b := (*from)[k-1]
+			*from = (*from)[:k-1]
+			return b[:n]
+		}
+	}
+	b := mapMemory(m.usual)
+	if b == nil {
+		return make([]byte, n)
+	}
+	m.mapped[&b[0]] = true
+	return b[:n]
 }
 
 // victims takes idle blocks whose memory somebody waits for; the caller holds mu
@@ -104,15 +119,19 @@ func (m *blockMemory) grant() {
 	}
 }
 
-// release gives a buffer back.
+// release gives a buffer back. When none is in use their memory goes.
 func (m *blockMemory) release(buf []byte) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.free += int64(len(buf))
-	if len(buf) == m.usual {
-		m.spare = append(m.spare, buf)
+	if len(buf) > 0 && m.mapped[&buf[0]] {
+		m.spare = append(m.spare, buf[:m.usual])
 	}
 	if m.free == m.total {
+		for _, b := range m.spare {
+			forgetMemory(b)
+			m.clean = append(m.clean, b)
+		}
 		m.spare = nil
 	}
 	m.grant()

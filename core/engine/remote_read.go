@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"time"
 
 	"github.com/shoalstore/shoal/core"
@@ -21,16 +22,51 @@ type remoteLook struct {
 	rec *core.Record
 	// asked says that the remote was asked, and rec is of that version.
 	asked bool
+	// early is what the owner of a cold object has answered to the request that
+	// begins the read; nil if it was not asked.
+	early  *fetchAnswer
+	reader uint64
 }
 
 // look reads an object's record, and asks the remote where the record does not
 // suffice: because a write is under way, or the reader wants the latest.
 func (n *Node) look(ctx context.Context, bucket *core.Bucket, key string, opt *core.GetOptions, ask, data bool) (*remoteLook, error) {
-	name := objectName{bucket.ID, key}
-	f, err := n.remoteRow(ctx, n.SlotOf(bucket.ID, key), name, data)
+	f, err := n.remoteRow(ctx, n.SlotOf(bucket.ID, key), objectName{bucket.ID, key}, data)
 	if err != nil {
 		return nil, err
 	}
+	return n.lookOn(ctx, bucket, key, opt, ask, f)
+}
+
+// lookToRead is look for a read that begins, which what is cold is fetched for at once.
+func (n *Node) lookToRead(ctx context.Context, bucket *core.Bucket, key string, opt *core.GetOptions, ask bool) (*remoteLook, error) {
+	if ask || opt.Latest || opt.Sync || needsHead(opt) {
+		return n.look(ctx, bucket, key, opt, ask, true)
+	}
+	q := &fetchRequest{
+		slot: n.SlotOf(bucket.ID, key), bucket: bucket.ID, key: key, reader: rand.Uint64(), end: -1,
+		keep: true, describe: true, job: jobIn(ctx),
+	}
+	if opt.Range != nil {
+		q.off = opt.Range.Start
+		if opt.Range.End >= 0 {
+			q.end = opt.Range.End + 1
+		}
+	}
+	q.began = q.off
+	f, early, err := n.openRow(ctx, q)
+	if err != nil {
+		return nil, err
+	}
+	l, err := n.lookOn(ctx, bucket, key, opt, false, f)
+	if err == nil {
+		l.early, l.reader = early, q.reader
+	}
+	return l, err
+}
+
+// lookOn completes a look that has found f.
+func (n *Node) lookOn(ctx context.Context, bucket *core.Bucket, key string, opt *core.GetOptions, ask bool, f *remoteFound) (*remoteLook, error) {
 	l := &remoteLook{found: f, rec: f.rec}
 	if !ask && !opt.Latest && !opt.Sync && !f.unsettled {
 		return l, nil
@@ -114,7 +150,7 @@ func (n *Node) headRemote(ctx context.Context, bucket *core.Bucket, key string, 
 func (n *Node) openRemote(ctx context.Context, bucket *core.Bucket, key string, opt core.GetOptions, checkCond func(*core.Conditions, string, time.Time) error) (*core.Object, error) {
 	ask := false
 	for i := 0; ; i++ {
-		l, err := n.look(ctx, bucket, key, &opt, ask, true)
+		l, err := n.lookToRead(ctx, bucket, key, &opt, ask)
 		if err != nil {
 			return nil, err
 		}
@@ -155,6 +191,7 @@ func (n *Node) openLooked(ctx context.Context, bucket *core.Bucket, key string, 
 			}
 		}
 		body.began = body.off
+		body.early, body.reader = l.early, l.reader
 		if err := body.first(); err != nil {
 			_ = body.Close()
 			if errors.Is(err, core.ErrRange) {

@@ -13,6 +13,8 @@ func (n *Node) serveRemote(ctx context.Context, method uint16, req []byte) ([]by
 	switch method {
 	case methodRemoteGet:
 		return n.serveRemoteGet(ctx, req)
+	case methodRemoteOpen:
+		return n.serveRemoteOpen(ctx, req)
 	case methodSettle:
 		return n.serveSettle(ctx, req)
 	}
@@ -41,11 +43,66 @@ func (n *Node) serveFetch(ctx context.Context, req []byte) ([]byte, error) {
 			return answer, err
 		}
 	}
+	return s.serve(ctx, q)
+}
+
+// serve answers a request, see read.
+func (s *fetchSession) serve(ctx context.Context, q *fetchRequest) ([]byte, error) {
 	out, err := s.read(ctx, q)
 	if ctx.Err() != nil {
 		s.leave(q.reader) // it has gone, or comes again
 	}
 	return out, err
+}
+
+// serveRemoteOpen answers a read that begins: with the object's record, or, where
+// nothing is present and no write under way, with the first bytes that are fetched.
+func (n *Node) serveRemoteOpen(ctx context.Context, req []byte) ([]byte, error) {
+	q, err := decodeFetch(req)
+	if err != nil {
+		return nil, err
+	}
+	f, g, err := n.getRemote(ctx, q.slot, objectName{q.bucket, q.key}, true)
+	if err != nil {
+		return nil, err
+	}
+	defer f.data.free()
+	if f.rec != nil || f.unsettled {
+		return appendRemoteFound([]byte{openFound}, q.slot, f), nil
+	}
+	b, err := n.remoteByID(ctx, q.bucket)
+	if err != nil {
+		return nil, err
+	}
+	s, err := n.remotes.join(q, b, g, nil) //nolint:contextcheck // a session outlives who asks
+	if err != nil {
+		return nil, err
+	}
+	answer, err := s.serve(ctx, q)
+	if err != nil {
+		return nil, err
+	}
+	return append(core.AppendVersion([]byte{openCold}, f.intent), answer...), nil
+}
+
+// openRow is remoteRow for a read that begins with q. What is cold its owner begins
+// to fetch at once, and answers q, if that is another node and there are not too many
+// calls for bytes under way.
+func (n *Node) openRow(ctx context.Context, q *fetchRequest) (*remoteFound, *fetchAnswer, error) {
+	if m := n.driver.effect.Load(); m != nil && int(q.slot) < len(m.Slots) && m.OwnerNode(q.slot) != n.id {
+		select {
+		case n.remotes.calls <- struct{}{}:
+			resp, err := n.call(ctx, q.slot, methodRemoteOpen, q.append(nil))
+			<-n.remotes.calls
+			if err == nil || ctx.Err() != nil || retryable(err) {
+				return decodeOpened(resp, err)
+			}
+			// It may be of an older version; else the same is said again.
+		default:
+		}
+	}
+	f, err := n.remoteRow(ctx, q.slot, objectName{q.bucket, q.key}, true)
+	return f, nil, err
 }
 
 // session finds or begins the session for a request, or answers it otherwise.

@@ -30,6 +30,11 @@ type fetchSession struct {
 	fetches sync.WaitGroup     // what run waits for
 	event   chan struct{}      // capacity 1: something has changed for run
 	opened  chan struct{}      // closed once rec and block are known, or err
+	// passed is closed once a reader has its first bytes, since it asks for more or is
+	// gone. Until then, but not for long, no more is taken from the remote: on a busy
+	// machine that would delay them.
+	passed     chan struct{}
+	passedOnce sync.Once
 
 	mu      sync.Mutex
 	changed chan struct{} // closed and replaced when something came
@@ -80,6 +85,8 @@ type block struct {
 const (
 	// silentReader is after what time a reader that is not heard of is forgotten.
 	silentReader = 30 * time.Second
+	// passWithin is for how long the rest waits for the first bytes to reach a reader.
+	passWithin = 5 * time.Millisecond
 	// lookEvery is how often a session looks for what is silent.
 	lookEvery = 5 * time.Second
 )
@@ -121,7 +128,7 @@ func (r *remotes) join(q *fetchRequest, b *remoteBucket, g slot.Reading, base *c
 	r.last++
 	s := &fetchSession{
 		r: r, number: r.last, name: name, bucket: b, reading: g, pinned: q.version, base: base, keep: q.keep, beside: !q.keep,
-		event: make(chan struct{}, 1), opened: make(chan struct{}), changed: make(chan struct{}),
+		event: make(chan struct{}, 1), opened: make(chan struct{}), passed: make(chan struct{}), changed: make(chan struct{}),
 		blocks: map[int]*block{}, watches: map[*watch]bool{}, readers: map[uint64]core.Instant{q.reader: r.node.clock.Boot()},
 	}
 	r.sessions[name] = append(r.sessions[name], s)
@@ -218,8 +225,12 @@ func (s *fetchSession) enter(reader uint64) bool {
 	return true
 }
 
+// pass notes that a reader has its first bytes.
+func (s *fetchSession) pass() { s.passedOnce.Do(func() { close(s.passed) }) }
+
 // leave removes a reader.
 func (s *fetchSession) leave(reader uint64) {
+	s.pass()
 	s.mu.Lock()
 	delete(s.readers, reader)
 	s.mu.Unlock()

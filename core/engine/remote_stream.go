@@ -11,7 +11,8 @@ import (
 )
 
 // fetchStream reads bytes that are not present. The next ones are asked for
-// before those that are there were read.
+// before those that are there were read, but for the first ones: those are to be on
+// their way before others compete with them.
 type fetchStream struct {
 	body    *remoteBody
 	end     int64 // -1: the object's
@@ -20,6 +21,7 @@ type fetchStream struct {
 	asked   int64 // up to where bytes have come, or are under way from
 	chunk   []byte
 	coming  chan *fetchAnswer // nil: nothing is under way
+	begun   bool              // something was read
 	failed  error
 	cancel  context.CancelFunc
 	ctx     context.Context //nolint:containedctx // of the calls under way
@@ -29,11 +31,18 @@ type fetchStream struct {
 // known.
 func (s *fetchStream) fill() error {
 	b := s.body
-	s.reader = rand.Uint64()
+	early := b.early
+	if s.reader = b.reader; early == nil {
+		s.reader = rand.Uint64()
+	}
+	b.early = nil
 	s.asked = b.off
 	s.ctx, s.cancel = context.WithCancel(b.ctx)
 	for {
-		a, err := s.call(s.ctx)
+		a, err := early, error(nil)
+		if early = nil; a == nil {
+			a, err = s.call(s.ctx)
+		}
 		if err == nil {
 			err = s.take(a)
 		}
@@ -48,7 +57,6 @@ func (s *fetchStream) fill() error {
 			s.end = b.end
 		}
 		if len(s.chunk) > 0 || b.rec != nil && b.rec.Size == 0 {
-			s.ask()
 			return nil
 		}
 	}
@@ -108,6 +116,10 @@ func (s *fetchStream) take(a *fetchAnswer) error {
 
 // read delivers what has come, after waiting for it.
 func (s *fetchStream) read(p []byte) (int, error) {
+	if s.begun {
+		s.ask()
+	}
+	s.begun = true
 	for len(s.chunk) == 0 {
 		if s.failed != nil {
 			return 0, s.failed

@@ -187,6 +187,35 @@ func appendRemoteFound(b []byte, s core.SlotID, f *remoteFound) []byte {
 	return b
 }
 
+// What an answer to a read that begins is.
+const (
+	openFound byte = iota // a remoteFound follows
+	openCold              // nothing is present; the version of the intent's row and a fetchAnswer follow
+)
+
+// decodeOpened decodes an answer to a read that begins, unless there is none.
+func decodeOpened(b []byte, err error) (*remoteFound, *fetchAnswer, error) {
+	if err != nil {
+		return nil, nil, err
+	}
+	d := reader{b: b}
+	switch is := d.byte(); {
+	case d.err == nil && is == openFound:
+		f, err := decodeRemoteFound(d.b)
+		return f, nil, err
+	case is == openCold:
+		f := &remoteFound{intent: d.version()}
+		if d.err != nil {
+			return nil, nil, d.err
+		}
+		a, err := decodeAnswer(d.b)
+		return f, a, err
+	default:
+		d.fail()
+	}
+	return nil, nil, d.err
+}
+
 func decodeRemoteFound(b []byte) (*remoteFound, error) {
 	d := reader{b: b}
 	f := &remoteFound{unsettled: d.byte() != 0, intent: d.version()}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 	"testing"
 
@@ -120,6 +121,50 @@ func TestRemoteShared(t *testing.T) {
 	wg.Wait()
 	if n := f.count("get"); n != 40 {
 		t.Errorf("%d GETs for 40 blocks", n)
+	}
+}
+
+// TestRemoteOneCall: what is small and cold comes from another node by one call, and
+// from one of an older version by those that it knows.
+func TestRemoteOneCall(t *testing.T) {
+	tc, f, b := startRemote(t, 3, 1)
+	for _, older := range []bool{false, true} {
+		key := fmt.Sprint("older ", older)
+		want := remoteBytes(1, fakeBlock/128)
+		f.set(key, want)
+		_, other := tc.ownerOf(b, key)
+		var mu sync.Mutex
+		var calls []uint16
+		tc.net.mu.Lock()
+		tc.net.onCall = func(from core.NodeID, method uint16) {
+			mu.Lock()
+			defer mu.Unlock()
+			if from == other.ID() && method != engine.MethodMutate {
+				calls = append(calls, method)
+			}
+		}
+		if older {
+			tc.net.unknown = engine.MethodRemoteOpen
+		}
+		tc.net.mu.Unlock()
+		obj, err := other.Objects().Get(t.Context(), b, key, core.GetOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := io.ReadAll(obj.Body)
+		if err != nil || !bytes.Equal(got, want) {
+			t.Errorf("%d bytes, %v", len(got), err)
+		}
+		_ = obj.Body.Close()
+		mu.Lock()
+		// Repeated, while the cluster begins.
+		if others := slices.ContainsFunc(calls, func(m uint16) bool { return m != engine.MethodRemoteOpen }); len(calls) == 0 || others != older {
+			t.Errorf("older %v: calls %d", older, calls)
+		}
+		mu.Unlock()
+	}
+	if n := f.count(); n != 2 {
+		t.Errorf("%d requests for two objects", n)
 	}
 }
 

@@ -28,6 +28,7 @@ const (
 	methodFetch
 	methodSettle
 	methodMoved
+	methodRemoteOpen
 )
 
 // mutation is a checked write of one slot: the checks are evaluated and the
