@@ -87,7 +87,7 @@ func setLRU(t *testing.T, tc *testCluster, b core.Bucket) {
 func TestLRU(t *testing.T) {
 	u := &fullness{}
 	// One node, whose part is all of it, keeps exactly to the order.
-	tc, f, b, jobs := startJobsOf(t, 1, nil, job.Space{Low: 0.5, Usage: u.usage})
+	tc, f, b, jobs := startJobsOf(t, 1, nil, job.Options{Space: job.Space{Low: 0.5, Usage: u.usage}})
 	const objects = 90
 	now := time.Now()
 	for i := range objects {
@@ -178,7 +178,7 @@ func TestLRU(t *testing.T) {
 // does not.
 func TestLRUByItself(t *testing.T) {
 	u := &fullness{}
-	tc, f, b, jobs := startJobsOf(t, 3, nil, job.Space{Low: 0.5, High: 0.9, Every: 20 * time.Millisecond, Usage: u.usage})
+	tc, f, b, jobs := startJobsOf(t, 3, nil, job.Options{Space: job.Space{Low: 0.5, High: 0.9, Every: 20 * time.Millisecond, Usage: u.usage}})
 	for i := range 30 {
 		f.set(fmt.Sprint("k", i), remoteBytes(uint64(i), fakeBlock))
 	}

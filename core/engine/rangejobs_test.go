@@ -22,10 +22,11 @@ import (
 // node.
 func startJobs(t *testing.T, nodes int, with func(*engine.Options)) (*testCluster, *fakeRemote, core.Bucket, []*job.Manager) {
 	t.Helper()
-	return startJobsOf(t, nodes, with, job.Space{})
+	return startJobsOf(t, nodes, with, job.Options{})
 }
 
-func startJobsOf(t *testing.T, nodes int, with func(*engine.Options), space job.Space) (*testCluster, *fakeRemote, core.Bucket, []*job.Manager) {
+// startJobsOf does so with options beside those that a test always has.
+func startJobsOf(t *testing.T, nodes int, with func(*engine.Options), o job.Options) (*testCluster, *fakeRemote, core.Bucket, []*job.Manager) {
 	t.Helper()
 	var jobs []*job.Manager
 	disks := 1
@@ -33,7 +34,8 @@ func startJobsOf(t *testing.T, nodes int, with func(*engine.Options), space job.
 		disks = 3
 	}
 	tc, f, b := startRemoteOf(t, nodes, disks, hooks{node: with, made: func(n *engine.Node, b bus.Bus) {
-		jobs = append(jobs, job.New(job.Options{Node: n, KV: b.Jobs(), Clock: clock{time.Now()}, Log: slog.New(slog.DiscardHandler), Space: space}))
+		o.Node, o.KV, o.Clock, o.Log = n, b.Jobs(), clock{time.Now()}, slog.New(slog.DiscardHandler)
+		jobs = append(jobs, job.New(o))
 	}})
 	f.clock = time.Now
 	ctx, cancel := context.WithCancel(context.Background())
@@ -322,6 +324,28 @@ func TestRemoteCopySourceChanges(t *testing.T) {
 	errs, _, err := jobs[1].Errors(t.Context(), j.Spec.ID, "", 0)
 	if err != nil || len(errs) != 2 || errs[0].Key != "in/38" || errs[1].Key != "in/39" {
 		t.Errorf("got %v, %v", errs, err)
+	}
+}
+
+// TestJobsMoveOnByEvents: a job on which nothing fails goes from phase to phase without
+// waiting for anybody to look, over ranges as over slots.
+func TestJobsMoveOnByEvents(t *testing.T) {
+	_, f, _, jobs := startJobsOf(t, 3, nil, job.Options{KeepEvery: time.Hour})
+	fill(f, 40, func(i int) string { return fmt.Sprintf("in/%02d", i) })
+	for _, s := range []job.Spec{
+		{Kind: job.KindCopy, From: "s3://remote", To: "s3://remote", Prefix: "in/", Prepend: "out/", All: true},
+		{Kind: job.KindCopy, From: "s3://remote", To: "shoal://copy", Prefix: "in/", All: true},
+		{Kind: job.KindCopy, From: "shoal://copy", To: "shoal://second"},
+		{Kind: job.KindEvict, From: "s3://remote"},
+	} {
+		j, err := jobs[2].Start(t.Context(), s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		j = finish(t, jobs[1], j.Spec.ID)
+		if want := int64(40); j.Status.State != job.Done || j.Status.Books.Done.Objects < want {
+			t.Errorf("%s: got %+v", s.To, j.Status)
+		}
 	}
 }
 

@@ -17,7 +17,9 @@ import (
 	"github.com/shoalstore/shoal/placement"
 )
 
-// keepEvery is how often the keeper asks the nodes how far they are.
+// keepEvery is how often the keeper asks the nodes how far they are. Where all goes
+// well it need not: a new job is seen by the keeper at once, and whoever is through
+// with a phase looks whether all are; see [Manager.nudge].
 const keepEvery = 400 * time.Millisecond
 
 // progressRequest asks a node how far its share of a phase is.
@@ -275,26 +277,57 @@ func tally(m *core.Map, phase State, replies map[core.NodeID]*progressReply) pol
 	return p
 }
 
-// keep moves the states of all jobs while this node is the keeper.
+// keep moves the states of all jobs now and then while this node is the keeper.
 func (m *Manager) keep(ctx context.Context) {
-	for m.o.Clock.Wait(ctx, keepEvery) == nil {
-		if !m.o.Node.Keeps() {
-			continue
-		}
+	for m.o.Clock.Wait(ctx, m.o.KeepEvery) == nil {
+		m.advanceAll(ctx, func(s State) bool { return !s.Ended() })
+	}
+}
+
+// admit moves jobs on that have just begun while this node is the keeper.
+func (m *Manager) admit(ctx context.Context) {
+	for ctx.Err() == nil {
 		m.mu.Lock()
-		var ids []string
-		for id, j := range m.jobs {
-			if j.spec != nil && j.status.State != "" && !j.status.State.Ended() {
-				ids = append(ids, id)
-			}
-		}
+		changed := m.changed
 		m.mu.Unlock()
-		slices.Sort(ids)
-		for _, id := range ids {
-			if err := m.advance(ctx, id); err != nil && ctx.Err() == nil {
-				m.o.Log.Warn("job cannot be moved on yet", "job", id, "err", err)
-			}
+		m.advanceAll(ctx, func(s State) bool { return s == Pending })
+		select {
+		case <-changed:
+		case <-ctx.Done():
 		}
+	}
+}
+
+// advanceAll moves the jobs on whose states are as asked for, if this node is the
+// keeper.
+func (m *Manager) advanceAll(ctx context.Context, which func(State) bool) {
+	if !m.o.Node.Keeps() {
+		return
+	}
+	m.mu.Lock()
+	var ids []string
+	for id, j := range m.jobs {
+		if j.spec != nil && j.status.State != "" && which(j.status.State) {
+			ids = append(ids, id)
+		}
+	}
+	m.mu.Unlock()
+	slices.Sort(ids)
+	for _, id := range ids {
+		if err := m.advance(ctx, id); err != nil && ctx.Err() == nil {
+			m.o.Log.Warn("job cannot be moved on yet", "job", id, "err", err)
+		}
+	}
+}
+
+// nudge moves a job on, if it still is in the phase with which this node is through:
+// all others may be as well. Nobody waits for that: what it does not do the keeper does.
+func (m *Manager) nudge(ctx context.Context, id string, phase State) {
+	if _, st, _, _, ok := m.snapshot(id); !ok || phaseOf(st.State) != phase {
+		return
+	}
+	if err := m.advance(ctx, id); err != nil && ctx.Err() == nil {
+		m.o.Log.Debug("job is left to the keeper", "job", id, "err", err)
 	}
 }
 

@@ -34,6 +34,9 @@ type Options struct {
 	// Transforms gets the transforms ready that jobs run; nil if there are none.
 	Transforms *etl.Registry
 	Space      Space
+	// KeepEvery is how often the keeper asks the nodes how far they are; by default 400
+	// ms.
+	KeepEvery time.Duration
 	// OnChange, if not nil, is told of every change of a job's state that this
 	// node made, its beginning included, where was is "". It must not block.
 	OnChange func(j Job, was State)
@@ -49,7 +52,7 @@ type Manager struct {
 
 	mu      sync.Mutex
 	jobs    map[string]*entry
-	changed chan struct{} // closed and replaced when a job changes
+	changed chan struct{} // closed and replaced when a job changes, or this node's share of it
 }
 
 // entry is what the node knows of a job.
@@ -69,6 +72,9 @@ type entry struct {
 // New returns a manager that does nothing until it is run. It registers its
 // call with the node, which must not run yet.
 func New(o Options) *Manager {
+	if o.KeepEvery == 0 {
+		o.KeepEvery = keepEvery
+	}
 	m := &Manager{o: o, jobs: map[string]*entry{}, changed: make(chan struct{})}
 	o.Node.Handle(Method, m.serveProgress)
 	o.Node.Handle(MethodShare, m.serveShare)
@@ -81,6 +87,7 @@ func (m *Manager) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	wg.Go(func() { m.watch(ctx) })
 	wg.Go(func() { m.keep(ctx) })
+	wg.Go(func() { m.admit(ctx) })
 	wg.Go(func() { m.watchSpace(ctx) })
 	m.drive(ctx)
 	wg.Wait()
@@ -131,9 +138,14 @@ func (m *Manager) see(e bus.Entry) error {
 		j.status, j.revision = st, e.Revision
 		j.costs = j.costs.join(st.Costs)
 	}
+	m.stir()
+	return nil
+}
+
+// stir wakes those who wait for a change; the caller holds mu.
+func (m *Manager) stir() {
 	close(m.changed)
 	m.changed = make(chan struct{})
-	return nil
 }
 
 // drive starts and ends this node's share of each job.

@@ -33,6 +33,8 @@ const (
 	lanes = 2
 	// askFor is how long a node waits for a part of a range.
 	askFor = 10 * time.Second
+	// phaseSoon is how long a batch waits for its node to hear of the job's phase.
+	phaseSoon = time.Second
 	// batchPause is how long a batch waits that was not answered.
 	batchPause = 100 * time.Millisecond
 )
@@ -75,6 +77,7 @@ func (s *Spec) listed() bool {
 // its machines ask for.
 type rangeRun struct {
 	r     *run
+	phase State
 	table string
 	slot  core.SlotID
 	// bucket is the one whose keys are listed.
@@ -91,6 +94,7 @@ type rangeRun struct {
 	machines []*rangeMachine
 	asks     map[uint64]chan rangeReply
 	lastAsk  uint64
+	told     bool              // all ranges are through, and who moves the job on was told
 	failing  map[int]time.Time // since when a lane cannot list
 }
 
@@ -143,6 +147,9 @@ func (r *run) ranges(ctx context.Context, phase State, table string) error {
 	r.mu.Lock()
 	r.ranged = rr
 	r.mu.Unlock()
+	r.m.mu.Lock()
+	r.m.stir() // batches may wait for it
+	r.m.mu.Unlock()
 	for i := range rr.machines {
 		rr.post(i, rangeEvent{kind: evStart}) //nolint:contextcheck // what is begun ends with the run, rr.ctx
 	}
@@ -194,7 +201,7 @@ func (r *run) newRangeRun(phase State, table string) (*rangeRun, error) {
 		return nil, fmt.Errorf("bucket %d of the job was removed: %w", id, core.ErrNoSuchBucket)
 	}
 	rr := &rangeRun{
-		r: r, table: table, slot: n.SlotOf(core.SystemBucket, r.spec.ID), sem: make(chan struct{}, r.workers()), turn: make(chan struct{}, 1),
+		r: r, phase: phase, table: table, slot: n.SlotOf(core.SystemBucket, r.spec.ID), sem: make(chan struct{}, r.workers()), turn: make(chan struct{}, 1),
 		asks: map[uint64]chan rangeReply{}, failing: map[int]time.Time{}, bucket: id,
 	}
 	o := rangeOptions{
@@ -316,6 +323,9 @@ func (rr *rangeRun) do(lane int, a *rangeAction) rangeEvent {
 	switch a.kind {
 	case actLoad:
 		t, err := rr.r.m.table(rr.ctx, rr.r.spec.ID, rr.table)
+		if err == nil && t.done() {
+			rr.through()
+		}
 		return rangeEvent{kind: evLoaded, table: t, err: err, alive: rr.alive}
 	case actWrite:
 		v, err := rr.write(a.write)
@@ -332,6 +342,17 @@ func (rr *rangeRun) do(lane int, a *rangeAction) rangeEvent {
 	}
 	_ = clock.Wait(rr.ctx, a.wait)
 	return rangeEvent{kind: evWaited}
+}
+
+// through has the job moved on, once.
+func (rr *rangeRun) through() {
+	rr.mu.Lock()
+	defer rr.mu.Unlock()
+	if rr.told || rr.closed {
+		return
+	}
+	rr.told = true
+	rr.group.Go(func() { rr.r.m.nudge(rr.ctx, rr.r.spec.ID, rr.phase) })
 }
 
 // table reads a job's table of ranges.
@@ -563,7 +584,7 @@ func (m *Manager) serveBatch(ctx context.Context, _ core.NodeID, req []byte) ([]
 	if err := json.Unmarshal(req, &q); err != nil {
 		return nil, fmt.Errorf("batch of a job: %w: %w", core.ErrInvalid, err)
 	}
-	rr, err := m.worker(&q)
+	rr, err := m.awaitWorker(ctx, &q)
 	if err != nil {
 		return nil, err
 	}
@@ -576,6 +597,26 @@ func (m *Manager) serveBatch(ctx context.Context, _ core.NodeID, req []byte) ([]
 		return nil, fmt.Errorf("job %s stops here: %w: %w", q.Job, core.ErrUnavailable, err)
 	}
 	return json.Marshal(reply)
+}
+
+// awaitWorker is worker for a node that will be in that phase in a moment.
+func (m *Manager) awaitWorker(ctx context.Context, q *batchRequest) (*rangeRun, error) {
+	ctx, cancel := context.WithTimeout(ctx, phaseSoon)
+	defer cancel()
+	for {
+		m.mu.Lock()
+		changed := m.changed
+		m.mu.Unlock()
+		rr, err := m.worker(q)
+		if err == nil {
+			return rr, nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return nil, err
+		}
+	}
 }
 
 // worker returns who works on a batch. A node learns of a job's next phase a moment

@@ -151,6 +151,7 @@ func (r *run) loop(ctx context.Context) error {
 	var following sync.WaitGroup
 	defer following.Wait()
 	following.Go(func() { r.follow(ctx) })
+	var told State // the phase with which this node was seen to be through
 	for ctx.Err() == nil {
 		_, st, _, changed, _ := r.m.snapshot(r.spec.ID)
 		phase := phaseOf(st.State)
@@ -160,12 +161,14 @@ func (r *run) loop(ctx context.Context) error {
 		if table != "" || phase == Planning || phase == Running || phase == Verifying {
 			if err := r.part(ctx, m, phase, table); err != nil && ctx.Err() == nil {
 				r.m.o.Log.Warn("share of a job is tried again", "job", r.spec.ID, "err", err)
+			} else if err == nil && table == "" && told != phase && !r.unfinished() {
+				told = phase
+				r.m.nudge(ctx, r.spec.ID, phase)
 			}
 		}
-		if r.m.o.Clock.Wait(ctx, 50*time.Millisecond) != nil {
+		if moved, err := r.rest(ctx, phase); err != nil {
 			break
-		}
-		if table != "" || r.unfinished() {
+		} else if moved || table != "" || r.unfinished() {
 			continue
 		}
 		select {
@@ -175,6 +178,31 @@ func (r *run) loop(ctx context.Context) error {
 		}
 	}
 	return ctx.Err()
+}
+
+// rest waits a moment, unless the job is in another phase by then.
+func (r *run) rest(ctx context.Context, phase State) (moved bool, err error) {
+	const moment = 50 * time.Millisecond
+	c, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var watching sync.WaitGroup
+	watching.Go(func() {
+		for c.Err() == nil {
+			_, st, _, changed, _ := r.m.snapshot(r.spec.ID)
+			if moved = phaseOf(st.State) != phase; moved {
+				cancel()
+				return
+			}
+			select {
+			case <-changed:
+			case <-c.Done():
+			}
+		}
+	})
+	_ = r.m.o.Clock.Wait(c, moment)
+	cancel()
+	watching.Wait()
+	return moved, ctx.Err()
 }
 
 // enter begins a phase: what is known of slots belongs to one phase only.
