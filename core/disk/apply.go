@@ -1,6 +1,7 @@
 package disk
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"slices"
@@ -78,6 +79,7 @@ type change struct {
 	claimed map[core.SlotID]*slotRows
 	slots   map[core.SlotID]*slotWork
 	order   []core.SlotID
+	rows    map[string][]rowVersion // what it leaves of rows that are known; see rowCache
 	key     []byte
 	objects int64 // versions of rows of objects that come, less those that go
 }
@@ -145,6 +147,7 @@ func (c *change) commit(o *pebble.WriteOptions) error {
 			s.readAt.Store(&v)
 		}
 	}
+	c.d.rows.hide(c.rows)
 	err := c.b.Commit(o)
 	// Pebble is not told of errors of its log (see pebbleFS): they are here.
 	if ferr := c.d.fail.err(); ferr != nil {
@@ -155,6 +158,7 @@ func (c *change) commit(o *pebble.WriteOptions) error {
 		c.d.fail.fail(err)
 		return err
 	}
+	c.d.rows.show(c.rows)
 	c.d.objects.Add(c.objects)
 	return c.b.Close()
 }
@@ -249,17 +253,17 @@ func (c *change) put(slot core.SlotID, e *core.Entry, pending bool, floor uint64
 			seen[string(row.prefix)] = true
 		}
 		if !pending {
-			if err := c.dropVersions(slot, row.prefix, newest()); err != nil {
+			if _, err := c.dropVersions(slot, row.prefix, newest()); err != nil {
 				return p, err
 			}
 			if r.Deleted && e.Version.Seq <= floor {
 				continue
 			}
 		}
-		p.rows = append(p.rows, row)
 		if err := c.putRow(slot, e, r, &row); err != nil {
 			return p, err
 		}
+		p.rows = append(p.rows, row)
 	}
 	p.head = !e.Request.IsZero() || pending && (e.Floor != 0 || len(e.Rows) == 0)
 	return p, c.putHead(slot, e, p.head)
@@ -271,9 +275,13 @@ func (c *change) putRow(slot core.SlotID, e *core.Entry, r *core.Row, row *pendi
 	copy(op.Key, c.key)
 	copy(op.Value[sumSize:], r.Value)
 	sealValue(op.Key, op.Value)
+	if c.d.rows.keeps() && len(r.Value) <= keepValue {
+		row.value = bytes.Clone(op.Value)
+	}
 	if err := op.Finish(); err != nil {
 		return err
 	}
+	c.addVersion(row.prefix, row.of(e.Version))
 	if isObject(row.prefix, row.flags) {
 		c.objects++
 	}
@@ -306,8 +314,12 @@ func (c *change) raise(w *slotWork, mark core.Version) error {
 	for ; n < len(w.pending) && w.pending[n].version.Compare(mark) <= 0; n++ {
 		p := &w.pending[n]
 		for _, r := range p.rows {
-			if err := c.dropVersions(w.slot, r.prefix, p.version); err != nil {
+			known, err := c.dropVersions(w.slot, r.prefix, p.version)
+			if err != nil {
 				return err
+			}
+			if !known {
+				c.learn(w, r.prefix, n)
 			}
 			if r.flags&flagDeleted == 0 || p.version.Seq > w.state.Floor {
 				continue
@@ -442,6 +454,7 @@ func (c *change) dropRow(slot core.SlotID, prefix []byte, s suffix) error {
 	if err := c.b.Delete(c.key, nil); err != nil {
 		return err
 	}
+	c.dropVersion(prefix, s)
 	return c.b.Delete(indexKey(slot, s.version.Seq, s.n), nil)
 }
 
@@ -470,23 +483,35 @@ func (c *change) iter(o *pebble.IterOptions) (*pebble.Iterator, error) {
 	return it, err
 }
 
-// dropVersions removes the versions of a row that are older than v.
-func (c *change) dropVersions(slot core.SlotID, prefix []byte, v core.Version) error {
+// dropVersions removes the versions of a row that are older than v. It says
+// whether they were known without a look.
+func (c *change) dropVersions(slot core.SlotID, prefix []byte, v core.Version) (known bool, err error) {
+	if versions, ok := c.row(prefix); ok {
+		for i := range versions {
+			if versions[i].version.Compare(v) >= 0 {
+				continue
+			}
+			if err := c.dropRow(slot, prefix, versions[i].suffix); err != nil {
+				return true, err
+			}
+		}
+		return true, nil
+	}
 	it, err := c.iter(pointOptions())
 	if err != nil {
-		return err
+		return false, err
 	}
 	c.key = appendSeekOlder(append(c.key[:0], prefix...), v)
 	for ok := it.SeekPrefixGE(c.key); ok; ok = it.Next() {
 		s, ok := parseSuffix(it.Key()[len(prefix):])
 		if !ok {
-			return malformed("row", it.Key())
+			return false, malformed("row", it.Key())
 		}
 		if err := c.dropRow(slot, prefix, s); err != nil {
-			return err
+			return false, err
 		}
 	}
-	return it.Error()
+	return false, it.Error()
 }
 
 // index visits the index of the entries with sequence numbers in (after, upTo].

@@ -47,12 +47,16 @@ type Options struct {
 	// KeepOpen is the number of shards whose files are kept open for the next
 	// reader, with their block tables. Zero is 128, a negative number none.
 	KeepOpen int
+	// KeepRows is the memory in bytes for rows that were written lately. Zero
+	// is 4 MiB, a negative number none.
+	KeepRows int64
 }
 
 const (
 	defaultMemTable   = 8 << 20
 	defaultDirectFrom = 1 << 20
 	defaultKeepOpen   = 128
+	defaultKeepRows   = 4 << 20
 	maxReserve        = 1 << 30
 	reserveShare      = 50
 	ownCacheBytes     = 16 << 20
@@ -78,6 +82,7 @@ type Disk struct {
 	sched  *scheduler
 	shards *shardDirs
 	files  *openFiles
+	rows   *rowCache
 
 	// metaDir is where the rows are; creating says that there are none yet.
 	metaDir      string
@@ -138,6 +143,9 @@ func newDisk(o Options) (*Disk, error) {
 	if o.KeepOpen == 0 {
 		o.KeepOpen = defaultKeepOpen
 	}
+	if o.KeepRows == 0 {
+		o.KeepRows = defaultKeepRows
+	}
 	dir, err := filepath.Abs(o.Dir)
 	if err != nil {
 		return nil, fmt.Errorf("open disk %s: %w", o.Dir, err)
@@ -158,6 +166,7 @@ func newDisk(o Options) (*Disk, error) {
 	d.progress.ch = make(chan struct{})
 	d.shards = newShardDirs(d)
 	d.files = newOpenFiles(d)
+	d.rows = newRowCache(o.KeepRows)
 	return d, nil
 }
 

@@ -34,6 +34,7 @@ func small(fsys vfs.FS, dir string) disk.Options {
 	return disk.Options{
 		Dir: dir, FS: fsys, Clock: clock(), Cluster: cluster, Node: node,
 		MemTableSize: 64 << 10, DirectFrom: 200_000, Reserve: 4 << 20,
+		KeepRows: 20_000,
 	}
 }
 
@@ -44,12 +45,36 @@ func target() disktest.Target {
 			return err
 		},
 		Open: func(ctx context.Context, fsys vfs.FS, dir string) (disktest.Disk, error) {
-			return disk.Open(ctx, small(fsys, dir))
+			d, err := disk.Open(ctx, small(fsys, dir))
+			if err != nil {
+				return nil, err
+			}
+			return looking{d}, nil
 		},
 		LogSyncs:   func(name string) bool { return strings.HasSuffix(name, ".log") },
 		TableSyncs: func(name string) bool { return strings.HasSuffix(name, ".sst") || strings.HasSuffix(name, ".blob") },
 		ShardFile:  func(name string) bool { return strings.Contains(filepath.ToSlash(name), "/data/") },
 	}
+}
+
+// looking is a disk that compares the rows it keeps in memory with those it has
+// after each change of them.
+type looking struct{ *disk.Disk }
+
+func (l looking) look(err error) error {
+	if err == nil {
+		_, err = l.CheckRows()
+	}
+	return err
+}
+
+func (l looking) Apply(ctx context.Context, batches []core.SlotBatch) error {
+	return l.look(l.Disk.Apply(ctx, batches))
+}
+
+func (l looking) Reclaim(ctx context.Context, limit int) (bool, error) {
+	more, err := l.Disk.Reclaim(ctx, limit)
+	return more, l.look(err)
 }
 
 func TestConformance(t *testing.T) { disktest.Run(t, target()) }

@@ -28,6 +28,10 @@ func (d *Disk) GetInto(ctx context.Context, slot core.SlotID, key core.RowKey, a
 		return row, err
 	}
 	defer d.leave()
+	prefix := rowPrefix(&key, slot)
+	if row, ok := d.cached(slot, &key, prefix, at, buf); ok {
+		return row, nil
+	}
 	it, err := d.db.NewIter(pointOptions())
 	if err != nil {
 		return row, d.readError("get", err)
@@ -38,7 +42,6 @@ func (d *Disk) GetInto(ctx context.Context, slot core.SlotID, key core.RowKey, a
 		}
 	}()
 	at = d.atLeastCommitted(slot, at)
-	prefix := rowPrefix(&key, slot)
 	var s suffix
 	for ok := it.SeekPrefixGE(appendSeek(prefix, at)); ; ok = it.Next() {
 		if !ok {

@@ -48,6 +48,8 @@ type pendingRow struct {
 	prefix []byte
 	flags  byte
 	n      uint16
+	// value is what the cache of rows keeps of it; see [rowVersion].
+	value []byte
 }
 
 // above says whether the entry goes when everything above v is undone.
