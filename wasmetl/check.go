@@ -70,7 +70,7 @@ func (e *ModuleError) Unwrap() error { return core.ErrInvalid }
 // Digest returns the digest of a module.
 func Digest(wasm []byte) string {
 	sum := sha256.Sum256(wasm)
-	return "sha256:" + hex.EncodeToString(sum[:])
+	return digestPrefix + hex.EncodeToString(sum[:])
 }
 
 // moduleLimits are those of package meter, with tables that fit in the reserve

@@ -39,6 +39,8 @@ const (
 	stackReserve = 128 << 20
 	maxCalls     = 10_000 // of a pooled instance
 	maxFailures  = 20     // in a row
+	defaultCache = 1 << 30
+	digestPrefix = "sha256:"
 )
 
 // Options say how to run transforms. The zero value of a field is its default;
@@ -47,6 +49,9 @@ type Options struct {
 	// Dir keeps compiled code. It survives restarts, and may be removed while
 	// no host uses it.
 	Dir string
+	// CacheSize is what Dir may hold, in bytes, beside the code of modules that
+	// are loaded; 1 GiB. What was not needed for longest goes first.
+	CacheSize int64
 	// Compile gives a process of this same program that calls [CompileChild]
 	// and exits with 0, or 1 if that gives an error.
 	Compile func(ctx context.Context) *exec.Cmd
@@ -94,6 +99,7 @@ var ErrStopped = fmt.Errorf("%w: the transform is stopped", core.ErrUnavailable)
 // Host keeps transforms and runs them. It is safe for concurrent use.
 type Host struct {
 	dir        string
+	cacheSize  int64
 	compiler   compiler
 	clock      core.Clock
 	log        *slog.Logger
@@ -151,6 +157,7 @@ func New(o Options) (*Host, error) {
 	queue := or(o.Queue, defaultQueue)
 	h := &Host{
 		dir:        o.Dir,
+		cacheSize:  or(o.CacheSize, defaultCache),
 		clock:      o.Clock,
 		log:        logger,
 		stall:      or(o.Stall, defaultStall),
@@ -287,7 +294,7 @@ func (h *Host) acquire(ctx context.Context, report *Report) (*module, error) {
 func (h *Host) load(ctx context.Context, report *Report) (*module, error) {
 	metered := report.module.Rewrite(meter.Options{})
 	report.module = nil // the bytes are not needed any more
-	sum, err := hex.DecodeString(strings.TrimPrefix(report.Digest, "sha256:"))
+	sum, err := hex.DecodeString(strings.TrimPrefix(report.Digest, digestPrefix))
 	if err != nil {
 		return nil, fmt.Errorf("digest: %w", err)
 	}
@@ -295,7 +302,14 @@ func (h *Host) load(ctx context.Context, report *Report) (*module, error) {
 	if err := h.compiler.compile(ctx, dir, metered); err != nil {
 		return nil, err
 	}
-	return load(context.WithoutCancel(ctx), dir, report, metered)
+	m, err := load(context.WithoutCancel(ctx), dir, report, metered)
+	if err != nil {
+		return nil, err
+	}
+	if err := errors.Join(h.used(dir), h.prune(ctx)); err != nil && ctx.Err() == nil {
+		h.log.WarnContext(ctx, "compiled code of transforms cannot be bounded", "dir", h.dir, "err", err)
+	}
+	return m, nil
 }
 
 // releaseModule takes back what acquire gave.

@@ -87,12 +87,22 @@ func (clock) Wait(ctx context.Context, d time.Duration) error {
 	return nil
 }
 
+// setClock is a clock that a test sets.
+type setClock struct {
+	clock
+	now time.Time
+}
+
+func (c *setClock) Now() time.Time { return c.now }
+
 func newHost(t testing.TB, o wasmetl.Options) *wasmetl.Host {
 	t.Helper()
 	if o.Dir == "" {
 		o.Dir = t.TempDir()
 	}
-	o.Clock = clock{}
+	if o.Clock == nil {
+		o.Clock = clock{}
+	}
 	if o.Compile == nil {
 		o.Compile = child
 	}

@@ -1,11 +1,13 @@
 package wasmetl_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -89,6 +91,99 @@ func TestConcurrent(t *testing.T) {
 		})
 	}
 	wg.Wait()
+}
+
+// Compiled code is bounded: what was not needed for longest goes, but for what is loaded.
+func TestCacheIsBounded(t *testing.T) {
+	dir := t.TempDir()
+	now := &setClock{now: time.Now()}
+	open := func(size int64) *wasmetl.Host {
+		return newHost(t, wasmetl.Options{Dir: dir, CacheSize: size, Clock: now})
+	}
+	digests := map[string]string{}
+	load := func(h *wasmetl.Host, text string) {
+		t.Helper()
+		now.now = now.now.Add(time.Hour)
+		ref := install(t, h, wasmetl.Spec{Name: text}, constant(text))
+		if _, s := run(t, h, ref, ""); s.only(t) != text {
+			t.Errorf("got %q, want %q", s.only(t), text)
+		}
+		digests[strings.TrimPrefix(ref.Digest, "sha256:")] = text
+	}
+	remove := func(h *wasmetl.Host, name string) {
+		t.Helper()
+		if err := h.Remove(t.Context(), name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	there := func() string {
+		t.Helper()
+		entries, err := os.ReadDir(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var names []string
+		for _, e := range entries {
+			names = append(names, cmp.Or(digests[e.Name()], e.Name()))
+		}
+		slices.Sort(names)
+		return strings.Join(names, " ")
+	}
+	h := open(0)
+	for _, text := range []string{"a", "b", "c"} {
+		load(h, text)
+	}
+	if got := there(); got != "a b c" {
+		t.Fatalf("%q is there, want all", got)
+	}
+	size := int64(0)
+	err := filepath.WalkDir(dir, func(_ string, d os.DirEntry, err error) error {
+		if info, ierr := d.Info(); err == nil && ierr == nil && !d.IsDir() {
+			size += info.Size()
+		}
+		return err
+	})
+	if err != nil || size == 0 {
+		t.Fatalf("%d bytes, %v", size, err)
+	}
+	if err := h.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+
+	// Room for three of about a third each. A crash has left something, and a module
+	// that did not compile.
+	h = open(size + size/6)
+	for _, left := range []string{".removing-x/y", "0000"} {
+		if err := os.MkdirAll(filepath.Join(dir, left), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(dir, ".removing-x", "z"), []byte("z"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	load(h, "a") // is needed again
+	if got := there(); got != "a b c" {
+		t.Errorf("%q is there after a start, want what there was", got)
+	}
+	remove(h, "a")
+	load(h, "d")
+	if got := there(); got != "a c d" {
+		t.Errorf("%q is there, want b gone, which was not needed for longest", got)
+	}
+	load(h, "c")
+	load(h, "b")
+	if got := there(); got != "b c d" {
+		t.Errorf("%q is there, want a gone: the others are loaded", got)
+	}
+	load(h, "a")
+	if got := there(); got != "a b c d" {
+		t.Errorf("%q is there, want all that is loaded, whatever the bound", got)
+	}
+	remove(h, "d")
+	load(h, "e")
+	if got := there(); got != "a b c e" {
+		t.Errorf("%q is there, want d gone", got)
+	}
 }
 
 // A restarted host finds what was compiled, also if it is damaged.
