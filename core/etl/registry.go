@@ -30,7 +30,7 @@ const (
 
 // ErrBroken says that a runtime has stopped a version on this node because it failed
 // too often in a row. It is [core.ErrUnavailable].
-var ErrBroken = fmt.Errorf("%w: the transform failed too often in a row here, and is stopped; `shoal etl start NAME` lets it run again", core.ErrUnavailable)
+var ErrBroken = fmt.Errorf("%w: it failed too often in a row on this node, and is stopped here", core.ErrUnavailable)
 
 // Runtime runs transforms of a type on this node.
 type Runtime interface {

@@ -154,6 +154,9 @@ func (v *version) run(ctx context.Context, c core.TransformCall) (core.Transform
 		}
 	}
 	res, err := v.runtime.RunTransform(ctx, c)
+	if errors.Is(err, ErrBroken) {
+		err = fmt.Errorf("transform %s: %w; `shoal etl errors %[1]s` says why, `shoal etl start %[1]s` lets it run again", v.spec.Name, err)
+	}
 	res.Transform = v.spec.Ref()
 	return res, err
 }

@@ -62,7 +62,12 @@ func (r *run) transformer(m *core.Map) (action, error) {
 	if err != nil {
 		return nil, err
 	}
+	latest := r.following(from, &to, r.transformVersion(from, to))
 	return func(ctx context.Context, _ core.BucketID, f *core.Found, rec *core.Record) (result, error) {
+		if r.spec.asks() {
+			res, _, err := latest(ctx, &item{Key: f.Key, Size: rec.Size})
+			return res, err
+		}
 		source := engine.ContentOf(rec)
 		if rec.Remote != nil {
 			source = string(rec.Remote.Version)
@@ -77,10 +82,15 @@ func (r *run) transformListed(m *core.Map) (listedAction, error) {
 	if err != nil {
 		return nil, err
 	}
+	return r.following(from, &to, r.transformVersion(from, to)), nil
+}
+
+// transformVersion transforms an object in the version that was listed.
+func (r *run) transformVersion(from, to core.Bucket) listedAction {
 	return func(ctx context.Context, it *item) (result, int64, error) {
 		res, err := r.transformOne(ctx, &engine.CopyTask{From: from, To: to, Key: it.Key, Source: string(it.Version)})
 		return res, it.Size, err
-	}, nil
+	}
 }
 
 // transformOne transforms an object as a task says, which it completes.
@@ -98,8 +108,8 @@ func (r *run) transformOne(ctx context.Context, t *engine.CopyTask) (result, err
 	})
 	r.worked("transform", began, out.Bytes, err)
 	if errors.Is(err, etl.ErrBroken) {
-		// Nobody knows when somebody mends it, and jobs end.
-		return result{end: endFailed, why: Error{Code: "transform_stopped", Message: err.Error()}}, nil
+		// Nobody knows whether somebody mends it, and jobs end.
+		return result{end: endFailed, why: Error{Code: "transform_stopped", Message: fmt.Sprintf("not tried: %v, and `shoal start retry %s` then does this object", err, r.spec.ID)}}, nil
 	}
 	if err != nil {
 		return result{}, err

@@ -33,8 +33,11 @@ func (s *Spec) checkSync() error {
 	u, err := core.ParseURI(s.From)
 	remote := err == nil && u.Bucket.Remote()
 	switch {
-	case s.Kind != KindCopy && s.Kind != KindPrefetch:
-		return fmt.Errorf("%s: --latest and --sync are for copies and prefetch: %w", s.Kind, core.ErrInvalid)
+	case s.Kind == KindETL && s.Sync:
+		return fmt.Errorf("etl: a transform names its results itself, one or many of an object, so that nobody knows which of them --sync would have to remove for an object that is gone; "+
+			"use --latest, and `shoal start prefetch --sync` to drop copies of what is gone: %w", core.ErrInvalid)
+	case s.Kind != KindCopy && s.Kind != KindPrefetch && s.Kind != KindETL:
+		return fmt.Errorf("%s: --latest and --sync are for copies, transforms (--latest) and prefetch: %w", s.Kind, core.ErrInvalid)
 	case s.Sync && !remote:
 		return fmt.Errorf("--sync follows what a remote source deletes; %s is none: %w", s.From, core.ErrInvalid)
 	case s.Sync && len(s.Ext) > 0:

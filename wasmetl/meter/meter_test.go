@@ -385,6 +385,22 @@ func compiles(r wazero.Runtime, wasm []byte) error {
 	return err
 }
 
+// Every generated module does the same, metered or not.
+func FuzzGenerated(f *testing.F) {
+	for seed := range uint64(20) {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, seed uint64) {
+		plain, metered := newRuntime(t), newRuntime(t)
+		polls := 0
+		poll(t, metered, &polls)
+		wasm := w.Generate(seed)
+		if want, got := outcome(t, plain, wasm), outcome(t, metered, rewrite(t, wasm, meter.Options{Interval: 1})); got != want {
+			t.Errorf("seed %d: got\n%swant\n%s", seed, got, want)
+		}
+	})
+}
+
 // Mutations of generated modules, as the fuzzer makes them, in every run of the tests.
 func TestMutated(t *testing.T) {
 	r := newRuntime(t)
