@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -238,6 +239,90 @@ func newEtlBucketCommand(o *options) *cobra.Command {
 	j.add(cmd)
 	addTransformArgs(cmd, &given)
 	return cmd
+}
+
+// dryRun is the document of a dry run.
+type dryRun struct {
+	api.Job
+	Preview api.Preview `json:"preview"`
+}
+
+// preview waits for the end of a dry run, which counts, and shows what would become of
+// the first objects.
+func (j *jobFlags) preview(ctx context.Context, c *client.Client, spec api.JobSpec, started api.Job, w watchFlags) error {
+	last, err := j.await(ctx, c, started, w)
+	if err != nil {
+		return err
+	}
+	if last.State != api.JobDone {
+		return j.outcome(last)
+	}
+	p, err := c.PreviewJob(ctx, spec)
+	if err != nil {
+		return err
+	}
+	if j.json {
+		return j.printJSON(dryRun{last, p})
+	}
+	if err := j.outcome(last); err != nil {
+		return err
+	}
+	return j.printPreview(p)
+}
+
+func (o *options) printPreview(p api.Preview) error {
+	t := newTable("OBJECT", ">SIZE", "WOULD BECOME", ">SIZE")
+	head := ""
+	for _, x := range p.Objects {
+		name, size := printable(x.Name), "-"
+		if x.Size >= 0 {
+			size = formatBytes(x.Size)
+		}
+		switch {
+		case x.Error != nil:
+			t.add(name, size, "("+x.Error.Code+": "+printable(x.Error.Message)+")", "")
+		case x.Dropped:
+			t.add(name, size, "(dropped)", "")
+		case len(x.Outputs) == 0:
+			t.add(name, size, "(nothing)", "")
+		}
+		for _, out := range x.Outputs {
+			t.add(name, size, printable(out.Name), formatBytes(out.Size))
+			name, size = "", ""
+		}
+		if x.More > 0 {
+			t.add("", "", fmt.Sprintf("(%d more)", x.More), "")
+		}
+		if head == "" && len(x.Outputs) > 0 {
+			head = headOf(x)
+		}
+	}
+	if p.More {
+		t.add("...", "", "", "")
+	}
+	if err := o.printTable(t); err != nil {
+		return err
+	}
+	if head != "" {
+		fmt.Fprintf(o.out, "\n%s\n", head)
+	}
+	return nil
+}
+
+// headOf shows how the first output of an object begins, "" if it is empty.
+func headOf(x api.PreviewObject) string {
+	first := x.Outputs[0]
+	switch {
+	case first.Size == 0:
+		return ""
+	case x.Head == "":
+		return fmt.Sprintf("%s begins:\n%s", printable(first.Name), strings.TrimSuffix(hex.Dump(x.HeadBase64[:min(len(x.HeadBase64), 64)]), "\n"))
+	}
+	lines := strings.Split(strings.TrimSuffix(x.Head, "\n"), "\n")
+	for i := range lines {
+		lines[i] = "  " + printable(lines[i])
+	}
+	return fmt.Sprintf("%s begins:\n%s", printable(first.Name), strings.Join(lines, "\n"))
 }
 
 // jobArgs are the arguments of a job that runs a transform.

@@ -49,7 +49,7 @@ func (j *jobFlags) add(cmd *cobra.Command) {
 	f.StringVar(&s.Prepend, "prepend", "", "put this before every destination name")
 	f.StringSliceVar(&j.ext, "ext", nil, "replace extensions, as jpg:webp,txt:gz")
 	f.BoolVar(&s.Create, "create", false, "create a remote destination that does not exist")
-	f.BoolVar(&s.DryRun, "dry-run", false, "count, and write nothing")
+	f.BoolVar(&s.DryRun, "dry-run", false, "count, and write nothing; etl bucket shows what the first objects would become")
 	f.IntVar(&s.NumWorkers, "num-workers", 0, "workers for each disk (default: the cluster's choice)")
 	f.StringVar(&j.rate, "rate-limit", "", "at most so many objects (100) or bytes (64MiB) a second in the whole cluster")
 	f.BoolVar(&s.ContinueOnError, "cont-on-err", false, "go on after an object that failed")
@@ -206,7 +206,11 @@ func (j *jobFlags) runJob(ctx context.Context, c *client.Client, spec api.JobSpe
 		j.hint("%s", nextCommands(started.ID))
 		return nil
 	}
-	return j.watch(ctx, c, started, watchFlags{progress: j.progress, refresh: j.refresh})
+	w := watchFlags{progress: j.progress, refresh: j.refresh}
+	if spec.Kind == job.KindETL && spec.DryRun && spec.To != "" {
+		return j.preview(ctx, c, spec, started, w)
+	}
+	return j.watch(ctx, c, started, w)
 }
 
 func nextCommands(id string) string {
@@ -219,9 +223,18 @@ type watchFlags struct {
 	refresh  durationFlag
 }
 
-// watch waits for a job's end, prints its outcome and returns it as an error.
-// The end of ctx detaches from the job.
+// watch waits for a job's end, prints its outcome and returns it as an error; see
+// [options.await].
 func (o *options) watch(ctx context.Context, c *client.Client, running api.Job, w watchFlags) error {
+	last, err := o.await(ctx, c, running, w)
+	if err != nil {
+		return err
+	}
+	return o.outcome(last)
+}
+
+// await waits for a job's end. The end of ctx detaches from the job.
+func (o *options) await(ctx context.Context, c *client.Client, running api.Job, w watchFlags) (api.Job, error) {
 	refresh := time.Duration(w.refresh)
 	if refresh == 0 {
 		refresh = o.defaultRefresh()
@@ -240,11 +253,11 @@ func (o *options) watch(ctx context.Context, c *client.Client, running api.Job, 
 	if err != nil {
 		o.hint("Detached; %s[%s] goes on in the cluster.\n%s", running.Kind, running.ID, nextCommands(running.ID))
 		if errors.Is(err, errInterrupted) {
-			return withCode(exitDetached, errSilent)
+			return last, withCode(exitDetached, errSilent)
 		}
-		return fmt.Errorf("watch %s[%s]: %w", running.Kind, running.ID, err)
+		return last, fmt.Errorf("watch %s[%s]: %w", running.Kind, running.ID, err)
 	}
-	return o.outcome(last)
+	return last, nil
 }
 
 // booksOf are a job's numbers for a display. What was skipped, dropped or

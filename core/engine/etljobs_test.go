@@ -456,3 +456,92 @@ func sizesOf(first int, but ...int) (sum int64) {
 	}
 	return sum
 }
+
+// TestETLPreview: what a dry run shows is what the job would write, and nothing is
+// written.
+func TestETLPreview(t *testing.T) {
+	x := startETL(t, 3)
+	kinds := []string{"plain", "drop", "many", "bad"}
+	x.put(12, func(i int) string { return fmt.Sprintf("%s/%02d.txt", kinds[i%4], i) })
+	spec := job.Spec{Kind: job.KindETL, From: "shoal://from", To: "shoal://into", Transform: &x.spec, Prepend: "p/", Ext: map[string]string{"txt": "up"}}
+	preview := func(n int, change func(*job.Spec)) string {
+		t.Helper()
+		s := spec
+		if change != nil {
+			change(&s)
+		}
+		list, more, err := x.jobs[1].Preview(t.Context(), s, n)
+		if err != nil {
+			t.Error(err)
+		}
+		var b strings.Builder
+		for _, o := range list {
+			fmt.Fprintf(&b, "%s %d:", o.Key, o.Size)
+			for _, out := range o.Outputs {
+				fmt.Fprintf(&b, " %s %t", out.Key, out.Size > 0)
+			}
+			if o.Dropped {
+				b.WriteString(" dropped")
+			}
+			if o.Why.Message != "" {
+				fmt.Fprintf(&b, " %s %t", o.Why.Code, strings.Contains(o.Why.Message, "line 7"))
+			}
+			fmt.Fprintf(&b, " %.7s\n", o.Head)
+		}
+		if more {
+			b.WriteString("more\n")
+		}
+		return b.String()
+	}
+	for _, tt := range []struct {
+		name   string
+		n      int
+		change func(*job.Spec)
+		want   string
+	}{
+		{"the first", 1, nil, "bad/03.txt 10: exit true \nmore\n"},
+		{"a prefix", 3, func(s *job.Spec) { s.Prefix = "many/" }, "" +
+			"many/02.txt 10: p/many/02.up/part0 true p/many/02.up/part1 true p/many/02.up true part\n" +
+			"many/06.txt 10: p/many/06.up/part0 true p/many/06.up/part1 true p/many/06.up true part\n" +
+			"many/10.txt 10: p/many/10.up/part0 true p/many/10.up/part1 true p/many/10.up true part\n"},
+		{"a list", 2, func(s *job.Spec) { s.List = []string{"drop/01.txt", "plain/0", "plain/04.txt", "plain/08.txt"} }, "" +
+			"drop/01.txt 10: dropped \nplain/04.txt 10: p/plain/04.up true plain/0\nmore\n"},
+		{"an expression", 9, func(s *job.Spec) { s.Regex = "^plain/.*8" }, "plain/08.txt 10: p/plain/08.up true plain/0\n"},
+		{"nothing", 9, func(s *job.Spec) { s.Prefix = "x" }, ""},
+	} {
+		if got := preview(tt.n, tt.change); got != tt.want {
+			t.Errorf("%s: got\n%swant\n%s", tt.name, got, tt.want)
+		}
+	}
+	if got := x.written(x.tc.nodes[0]); len(got) != 0 {
+		t.Errorf("written: %v", got)
+	}
+
+	fill(x.remote, 5, func(i int) string { return fmt.Sprintf("k%d", i) })
+	wantBooks(t, runJob(t, x.jobs, job.Spec{Kind: job.KindPrefetch, From: "s3://remote", Prefix: "k0"}), 1, 0, 0)
+	x.remote.set("k0", []byte("now"))
+	of := func(change func(*job.Spec)) func(*job.Spec) {
+		return func(s *job.Spec) {
+			s.From = "s3://remote"
+			change(s)
+		}
+	}
+	for _, tt := range []struct {
+		name   string
+		change func(*job.Spec)
+		want   string
+	}{ // what they read becomes present
+		{"what is present", func(*job.Spec) {}, "k0 100: p/k0 true k0 by n\n"},
+		{"what there is now", func(s *job.Spec) { s.Latest = true }, "k0 3: p/k0 true k0 by n\n"},
+		{"what a remote has", func(s *job.Spec) { s.All = true }, "k0 3: p/k0 true k0 by n\nk1 3100: p/k1 true k1 by n\nmore\n"},
+		{"what is not there", func(s *job.Spec) { s.All, s.List = true, []string{"none"} }, "none -1: skipped false \n"},
+		{"a name of what is not present", func(s *job.Spec) { s.All, s.List = true, []string{"k3"} }, "k3 9100: p/k3 true k3 by n\n"},
+	} {
+		if got := preview(2, of(tt.change)); got != tt.want {
+			t.Errorf("%s: got\n%swant\n%s", tt.name, got, tt.want)
+		}
+	}
+	if _, _, err := x.jobs[0].Preview(t.Context(), job.Spec{Kind: job.KindCopy, From: "shoal://from", To: "shoal://into"}, 1); !errors.Is(err, core.ErrInvalid) {
+		t.Errorf("a copy: %v", err)
+	}
+}

@@ -173,3 +173,33 @@ const (
 type JobKinds struct {
 	Kinds []JobKind `json:"kinds"`
 }
+
+// Preview is what a job that transforms would make of the first objects that it would
+// be about.
+type Preview struct {
+	Objects []PreviewObject `json:"objects"`
+	More    bool            `json:"more"` // there are other objects
+}
+
+// PreviewObject is what a transform would make of an object: outputs, nothing
+// (Dropped), or an error.
+type PreviewObject struct {
+	Name    string          `json:"name"`
+	Size    int64           `json:"size"` // -1 if it is not known
+	Outputs []PreviewOutput `json:"outputs"`
+	// More outputs are there that are not listed.
+	More int `json:"more,omitempty"`
+	// Head is the beginning of the first output: as text, or in HeadBase64 if it is
+	// none.
+	Head       string    `json:"head,omitempty"`
+	HeadBase64 []byte    `json:"head_base64,omitempty"`
+	Dropped    bool      `json:"dropped,omitempty"`
+	Error      *JobError `json:"error,omitempty"`
+}
+
+// PreviewOutput is an object that would be written.
+type PreviewOutput struct {
+	Name        string `json:"name"`
+	Size        int64  `json:"size"`
+	ContentType string `json:"content_type,omitempty"`
+}

@@ -26,6 +26,7 @@ const (
 	ResolvePath     = BucketsPath + "/resolve"
 	JobsPath        = Prefix + "/jobs"
 	JobKindsPath    = Prefix + "/jobs/kinds"
+	PreviewPath     = Prefix + "/jobs/preview"
 	PerformancePath = Prefix + "/performance"
 	TransformsPath  = Prefix + "/transforms"
 )

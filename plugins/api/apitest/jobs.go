@@ -119,6 +119,11 @@ func (j *Jobs) StartJob(ctx context.Context, spec api.JobSpec) (api.Job, error) 
 	return *job, nil
 }
 
+// PreviewJob implements server.JobService.
+func (*Jobs) PreviewJob(context.Context, api.JobSpec) (api.Preview, error) {
+	return api.Preview{}, api.NotBuilt("previews")
+}
+
 // plan counts a job's objects, and refuses it as the cluster would.
 func (j *Jobs) plan(ctx context.Context, spec api.JobSpec) (sum api.Amount, err error) {
 	if spec.From == "" {

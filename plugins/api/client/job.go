@@ -28,6 +28,12 @@ func (c *Client) StartJob(ctx context.Context, spec api.JobSpec) (out api.Job, e
 	return out, err
 }
 
+// PreviewJob returns what a job that transforms would make of the first objects.
+func (c *Client) PreviewJob(ctx context.Context, spec api.JobSpec) (out api.Preview, err error) {
+	_, err = c.call(ctx, request{method: http.MethodPost, path: api.PreviewPath, patience: 2 * time.Minute}, spec, &out)
+	return out, err
+}
+
 // JobFilter selects jobs.
 type JobFilter struct {
 	Kind   string

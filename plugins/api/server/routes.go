@@ -45,6 +45,7 @@ func (h handler) jobRoutes() {
 	h.get(api.JobsPath, h.jobs)
 	h.post(api.JobsPath, h.startJob)
 	h.get(api.JobKindsPath, h.jobKinds)
+	h.post(api.PreviewPath, h.previewJob)
 	h.get(job, h.job)
 	h.post(job+"/stop", func(r *http.Request) (any, error) { return h.s.Jobs.StopJob(r.Context(), r.PathValue("job")) })
 	h.get(job+"/errors", h.jobErrors)
@@ -374,6 +375,16 @@ func (h handler) startJob(r *http.Request) (any, error) {
 		return nil, err
 	}
 	return h.s.Jobs.StartJob(r.Context(), spec)
+}
+
+func (h handler) previewJob(r *http.Request) (any, error) {
+	spec, err := read[api.JobSpec](r)
+	if err != nil {
+		return nil, err
+	}
+	out, err := h.s.Jobs.PreviewJob(r.Context(), spec)
+	out.Objects = listOf(out.Objects)
+	return out, err
 }
 
 func (h handler) jobKinds(r *http.Request) (any, error) {

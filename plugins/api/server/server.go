@@ -109,6 +109,8 @@ type BucketService interface {
 type JobService interface {
 	JobKinds(ctx context.Context) ([]api.JobKind, error)
 	StartJob(ctx context.Context, spec api.JobSpec) (api.Job, error)
+	// PreviewJob runs a job's transform on a few objects and writes nothing.
+	PreviewJob(ctx context.Context, spec api.JobSpec) (api.Preview, error)
 	Jobs(ctx context.Context, f JobFilter) ([]api.Job, error)
 	// AwaitJob returns the job once it has ended, or, without an error, as it
 	// is when ctx's deadline is reached.

@@ -1,12 +1,14 @@
 package nodeserver
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
 	"slices"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	"github.com/shoalstore/shoal/core"
 	"github.com/shoalstore/shoal/core/engine"
@@ -473,6 +475,24 @@ func (j jobService) StartJob(ctx context.Context, in api.JobSpec) (api.Job, erro
 	if err := j.s.resolveJob(ctx, &in); err != nil {
 		return api.Job{}, err
 	}
+	if in.Kind == job.KindRetry {
+		spec, err := specOfJob(&in)
+		if err != nil {
+			return api.Job{}, err
+		}
+		x, err := j.s.jobs.Retry(ctx, in.Args["job"], spec)
+		return jobOf(x), err
+	}
+	spec, err := j.prepareJob(ctx, &in)
+	if err != nil {
+		return api.Job{}, err
+	}
+	x, err := j.s.jobs.Start(ctx, spec)
+	return jobOf(x), err
+}
+
+// specOfJob is what a request says, but for the arguments of its kind.
+func specOfJob(in *api.JobSpec) (job.Spec, error) {
 	spec := job.Spec{
 		Kind: in.Kind, From: in.From, To: in.To, Token: in.ClientToken, Prefix: in.Prefix, List: in.List, Template: in.Template,
 		Regex: in.Regex, Prepend: in.Prepend, Ext: in.Ext, DryRun: in.DryRun, Workers: in.NumWorkers,
@@ -482,32 +502,80 @@ func (j jobService) StartJob(ctx context.Context, in api.JobSpec) (api.Job, erro
 	if in.UnavailableTimeout != "" {
 		d, err := time.ParseDuration(in.UnavailableTimeout)
 		if err != nil {
-			return api.Job{}, fmt.Errorf("unavailable_timeout: %w: %w", core.ErrInvalid, err)
+			return spec, fmt.Errorf("unavailable_timeout: %w: %w", core.ErrInvalid, err)
 		}
 		spec.Unavailable = d
 	}
-	if in.Kind == job.KindRetry {
-		x, err := j.s.jobs.Retry(ctx, in.Args["job"], spec)
-		return jobOf(x), err
+	return spec, nil
+}
+
+// prepareJob makes a request, whose files are resolved, a specification, and takes the
+// buckets that it names into use.
+func (j jobService) prepareJob(ctx context.Context, in *api.JobSpec) (job.Spec, error) {
+	spec, err := specOfJob(in)
+	if err != nil {
+		return spec, err
 	}
 	if in.Kind == job.KindETL {
-		if err := j.prepareTransform(ctx, &in, &spec); err != nil {
-			return api.Job{}, err
+		if err := j.prepareTransform(ctx, in, &spec); err != nil {
+			return spec, err
 		}
 	}
 	if len(in.Args) > 0 {
-		return api.Job{}, fmt.Errorf("%s takes no further arguments: %w", in.Kind, core.ErrInvalid)
+		return spec, fmt.Errorf("%s takes no further arguments: %w", in.Kind, core.ErrInvalid)
 	}
 	for _, uri := range []string{in.From, in.To} {
 		if u, err := core.ParseURI(uri); uri != "" && err == nil && u.Bucket.System() {
-			return api.Job{}, noSuchBucket(uri)
+			return spec, noSuchBucket(uri)
 		}
 	}
-	if err := j.prepareRemotes(ctx, &in, &spec); err != nil {
-		return api.Job{}, err
+	return spec, j.prepareRemotes(ctx, in, &spec)
+}
+
+// previewObjects is how many objects a preview is of.
+const previewObjects = 10
+
+// PreviewJob is part of apiserver.JobService.
+func (j jobService) PreviewJob(ctx context.Context, in api.JobSpec) (api.Preview, error) {
+	if err := j.s.resolveJob(ctx, &in); err != nil {
+		return api.Preview{}, err
 	}
-	x, err := j.s.jobs.Start(ctx, spec)
-	return jobOf(x), err
+	spec, err := j.prepareJob(ctx, &in)
+	if err != nil {
+		return api.Preview{}, err
+	}
+	list, more, err := j.s.jobs.Preview(ctx, spec, previewObjects)
+	out := api.Preview{More: more}
+	for i := range list {
+		out.Objects = append(out.Objects, previewOf(&list[i]))
+	}
+	return out, err
+}
+
+// previewOf is a preview of an object as it travels.
+func previewOf(o *job.PreviewObject) api.PreviewObject {
+	out := api.PreviewObject{Name: o.Key, Size: o.Size, Outputs: []api.PreviewOutput{}, More: o.More, Dropped: o.Dropped}
+	for _, x := range o.Outputs {
+		out.Outputs = append(out.Outputs, api.PreviewOutput{Name: x.Key, Size: x.Size, ContentType: x.ContentType})
+	}
+	if o.Why.Message != "" {
+		e := api.JobError(o.Why)
+		out.Error = &e
+	}
+	// The last character of a text may have been cut in two.
+	text := o.Head
+	for range utf8.UTFMax - 1 {
+		if utf8.Valid(text) || len(text) == 0 {
+			break
+		}
+		text = text[:len(text)-1]
+	}
+	if utf8.Valid(text) && !bytes.ContainsRune(text, 0) {
+		out.Head = string(text)
+	} else {
+		out.HeadBase64 = o.Head
+	}
+	return out
 }
 
 // Jobs is part of apiserver.JobService.
