@@ -341,7 +341,13 @@ func (o *options) printPlan(found []recovery.Found, p *recovery.Plan, objects []
 	}
 	o.printLost(objects)
 	if p.LostJobs {
-		fmt.Fprintln(o.out, "Lost jobs     all of them, and their history: start again what was running")
+		fmt.Fprintln(o.out, "Lost jobs     all that there were, and their history: start again what was running")
+	}
+	if len(p.Transforms) > 0 {
+		fmt.Fprintf(o.out, "Transforms    %s\n", strings.Join(p.Transforms, " "))
+	}
+	if len(p.StoppedJobs) > 0 {
+		fmt.Fprintf(o.out, "Stopped jobs  %s: start them again, what they have done stays\n", strings.Join(p.StoppedJobs, " "))
 	}
 	for _, x := range p.Objections {
 		how := "refused without --" + x.Flag

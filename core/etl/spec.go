@@ -140,3 +140,19 @@ func (e *entry) leave(now time.Time) {
 	}
 	e.Former = keep
 }
+
+// Latest returns the newest of what several nodes have copied of a key, nil if it is no
+// transform's or none can be read; and the transform's name, "" if it was removed.
+func Latest(k string, copies [][]byte) (value []byte, name string) {
+	var latest entry
+	for _, c := range copies {
+		var e entry
+		if json.Unmarshal(c, &e) == nil && key(e.Name) == k && e.Generation > latest.Generation {
+			latest, value = e, c
+		}
+	}
+	if latest.Spec != nil {
+		name = latest.Name
+	}
+	return value, name
+}

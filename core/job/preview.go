@@ -150,7 +150,7 @@ func (m *Manager) previewOne(ctx context.Context, s *Spec, from core.Bucket, it 
 	out := PreviewObject{Key: it.Key, Size: it.Size}
 	t := &engine.TransformTask{
 		CopyTask: engine.CopyTask{From: from, Key: it.Key, ToKey: s.destKey(it.Key)},
-		Run: previewRunner{p, &out, s}, Inspect: true,
+		Run:      previewRunner{p, &out, s}, Inspect: true,
 		KeyOf: func(ext string) string { return s.destKeyAs(it.Key, ext) },
 	}
 	var made engine.TransformedObject

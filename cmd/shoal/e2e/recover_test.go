@@ -16,7 +16,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/shoalstore/shoal/bus"
 	"github.com/shoalstore/shoal/core"
+	"github.com/shoalstore/shoal/plugins/api"
 	"github.com/shoalstore/shoal/plugins/api/client"
 )
 
@@ -273,6 +275,51 @@ func (c *cluster) recoverBus() recovered {
 	return done
 }
 
+// transformsAndJobs registers a transform, runs a job to its end and begins one that
+// takes long, and returns once every node has a copy of all that.
+func (c *cluster) transformsAndJobs(k *client.Client, b core.BucketName) (ended, running string) {
+	t, ctx := c.t, c.t.Context()
+	t.Helper()
+	if _, err := k.Upload(ctx, b.Name, "text", strings.NewReader("shout"), 5, client.TransferOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := k.PutTransform(ctx, api.Transform{Name: "upper", Type: "wasm", Code: module(t, "upper")}); err != nil {
+		t.Fatal(err)
+	}
+	done, err := k.StartJob(ctx, api.JobSpec{Kind: "etl", From: b.String(), Prefix: "text", Args: map[string]string{"transform": "upper", "inspect": "true"}})
+	if err == nil {
+		done, err = k.WatchJob(ctx, done.ID, time.Second, func(api.Job) {})
+	}
+	if err != nil || done.State != api.JobDone {
+		t.Fatalf("job: %+v, %v", done, err)
+	}
+	slow, err := k.StartJob(ctx, api.JobSpec{Kind: "scrub", From: b.String(), RateLimit: api.RateLimit{Objects: 0.01}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, node := range c.nodes {
+		dir := filepath.Join(c.dirOf(node), "state", "bus-copy")
+		poll(t, 20*time.Second, node+" has a copy of the bus", func(context.Context) error {
+			all := ""
+			files, err := os.ReadDir(dir)
+			for _, f := range files {
+				one, rerr := os.ReadFile(filepath.Join(dir, f.Name()))
+				var e bus.KeyValue
+				if rerr == nil && json.Unmarshal(one, &e) == nil {
+					all += e.Key + " " + string(e.Value) + "\n"
+				}
+			}
+			for _, want := range []string{"etl.upper", "job." + done.ID + `.status {"state":"done"`, "job." + slow.ID + ".spec"} {
+				if err == nil && !strings.Contains(all, want) {
+					err = fmt.Errorf("it lacks %s", want)
+				}
+			}
+			return err
+		})
+	}
+	return done.ID, slow.ID
+}
+
 // TestRecoverBusLost wipes the bus of every coordinator; all else is there. The
 // only coordinator of a small cluster says so instead of starting an empty bus.
 func TestRecoverBusLost(t *testing.T) {
@@ -289,6 +336,7 @@ func TestRecoverBusLost(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
+			ended, running := c.transformsAndJobs(k, b)
 			if _, err := c.recover(c.nodes); err == nil || !strings.Contains(err.Error(), "must be stopped") {
 				t.Errorf("recover while the nodes run: got %v, want a refusal", err)
 			}
@@ -316,12 +364,21 @@ func TestRecoverBusLost(t *testing.T) {
 			c.startAll(c.nodes...)
 			c.waitHealthy(time.Minute)
 			k = c.client("")
-			if got := names(t, k, b); len(got) != 30 {
-				t.Errorf("%d objects are listed, want 30", len(got))
+			if got := names(t, k, b); len(got) != 31 {
+				t.Errorf("%d objects are listed, want 31", len(got))
 			}
 			for i := range 30 {
 				if got, err := body(t.Context(), k, b.Name, fmt.Sprintf("key-%02d", i)); err != nil || !bytes.Equal(got, fill(uint64(i), 20_000)) {
 					t.Errorf("key-%02d: got %d bytes, %v", i, len(got), err)
+				}
+			}
+			// Transforms and the history of jobs are there again; nothing runs.
+			if got, err := through(t.Context(), k, b.Name, "text", "upper"); err != nil || got != "SHOUT" {
+				t.Errorf("a transform after recovery: %q, %v", got, err)
+			}
+			for id, want := range map[string]api.JobState{ended: api.JobDone, running: api.JobStopped} {
+				if j, err := k.Job(t.Context(), id); err != nil || j.State != want {
+					t.Errorf("job %s is %s, %v; want it %s", id, j.State, err, want)
 				}
 			}
 			// The new bus carries jobs and changes of the map.

@@ -77,6 +77,9 @@ func (s *Stopped) open(ctx context.Context, c config.Config) error {
 	if f.Bus, err = natsbus.Generations(st.file("bus")); err != nil {
 		return err
 	}
+	if err := eachCopied(st.file(busCopyDir), func(_ string, e bus.KeyValue) { f.Kept = append(f.Kept, e) }); err != nil {
+		return err
+	}
 	for _, k := range c.Disks {
 		fd := recovery.FoundDisk{Path: k.Path}
 		d, err := disk.Open(ctx, disk.Options{Dir: k.Path, Clock: systemClock{}, Cluster: st.id.Cluster, Node: st.id.Node, Log: s.log})
@@ -174,7 +177,7 @@ func (n *stoppedNode) take(ctx context.Context, m *core.Map, o recovery.Orders) 
 	if n.cfg.Bus.URL == "" {
 		snap := bus.Snapshot{Generation: m.Bus - 1, Buckets: []bus.BucketSnapshot{
 			{Name: "map", Entries: []bus.KeyValue{{Key: "map", Value: o.Map}}},
-			{Name: "jobs"},
+			{Name: "jobs", Entries: o.Kept},
 		}}
 		if err := natsbus.WriteSnapshot(n.state.file("bus"), snap); err != nil {
 			return err

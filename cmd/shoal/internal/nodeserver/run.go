@@ -479,6 +479,7 @@ func (s *server) runAll(ctx context.Context, l listeners) error {
 	start("map", s.followMap)
 	start("node", s.stayAlone)
 	start("first bus", s.firstBus)
+	start("copy of the bus", s.copyBus)
 	start("transforms", s.runTransforms)
 	start("jobs", s.jobs.Run)
 	start("services", s.serveBus)

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 
+	"github.com/shoalstore/shoal/bus"
 	"github.com/shoalstore/shoal/core"
 )
 
@@ -23,8 +24,10 @@ type Found struct {
 	Bus []uint64 `json:"bus,omitempty"`
 	// OutsideBus says that the node is configured for a bus that Shoal does
 	// not run.
-	OutsideBus bool        `json:"outside_bus,omitempty"`
-	Disks      []FoundDisk `json:"disks"`
+	OutsideBus bool `json:"outside_bus,omitempty"`
+	// Kept is what the node has copied of the transforms and jobs on the bus.
+	Kept  []bus.KeyValue `json:"kept,omitempty"`
+	Disks []FoundDisk    `json:"disks"`
 }
 
 // FoundDisk is a disk of the node's configuration.
@@ -49,6 +52,8 @@ type Orders struct {
 	Exclude []string `json:"exclude,omitempty"`
 	// Former are the nodes that the new map does not have any more.
 	Former []core.Node `json:"former,omitempty"`
+	// Kept is what the new bus holds beside the map.
+	Kept []bus.KeyValue `json:"kept,omitempty"`
 	// Keys are the names of the voters' states, by node.
 	Keys map[core.NodeID]string `json:"keys"`
 }

@@ -88,10 +88,14 @@ type Plan struct {
 	LostDisks  []LostDisk    `json:"lost_disks"`
 	LostSlots  []core.SlotID `json:"lost_slots"`
 	StaleSlots []StaleSlot   `json:"stale_slots"`
-	// LostJobs says that the jobs, their history included, are lost with the
-	// bus.
-	LostJobs   bool        `json:"lost_jobs"`
-	Objections []Objection `json:"objections"`
+	// LostJobs says that no node has a copy of any job or transform, so that those
+	// which there were are lost with the bus, their history included.
+	LostJobs bool `json:"lost_jobs"`
+	// Transforms are those that are kept; StoppedJobs had not ended, as far as is
+	// known, and do not go on.
+	Transforms  []string    `json:"transforms"`
+	StoppedJobs []string    `json:"stopped_jobs"`
+	Objections  []Objection `json:"objections"`
 	// Epoch, Checksum, Voters and Bus are the new map's.
 	Epoch    core.Epoch    `json:"epoch"`
 	Checksum string        `json:"checksum"`
@@ -437,7 +441,10 @@ func (d *decision) intact() {
 	}
 	need := len(d.base.Voters)/2 + 1
 	busLost := !outside && bus < need
-	d.plan.LostJobs = !outside
+	if !outside {
+		d.plan.Orders.Kept, d.plan.Transforms, d.plan.StoppedJobs = keep(d.found, d.now)
+		d.plan.LostJobs = len(d.plan.Orders.Kept) == 0
+	}
 	if voters >= need && !busLost && len(d.plan.LostSlots) == 0 && len(d.plan.StaleSlots) == 0 {
 		d.object(FlagIntact, d.accept.Intact, "%d of %d voters are here with their state and the bus, and every slot has an in-sync disk: start these nodes, the cluster heals by itself",
 			voters, len(d.base.Voters))

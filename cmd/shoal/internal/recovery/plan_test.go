@@ -3,11 +3,13 @@ package recovery_test
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/shoalstore/shoal/bus"
 	"github.com/shoalstore/shoal/cmd/shoal/internal/recovery"
 	"github.com/shoalstore/shoal/core"
 	"github.com/shoalstore/shoal/placement"
@@ -165,6 +167,50 @@ func TestIntactIsRefused(t *testing.T) {
 		f.Bus, f.OutsideBus = nil, true
 	}
 	wantFlags(t, s.decide(recovery.Accept{}, all...), recovery.FlagIntact)
+}
+
+// What nodes have copied of transforms and jobs goes on: the newest of each transform,
+// and of jobs the history; nothing runs.
+func TestKept(t *testing.T) {
+	t.Parallel()
+	s := newStopped(t)
+	entry := func(generation int, spec string) string {
+		return fmt.Sprintf(`{"name":"up","generation":%d%s}`, generation, spec)
+	}
+	for n, kept := range map[core.NodeID]map[string]string{
+		"n1": {
+			"etl.up": entry(2, `,"spec":{"name":"up","digest":"two"}`), "etl.gone": `{"name":"gone","generation":1,"spec":{"name":"gone"}}`,
+			"job.a.spec": `{"id":"a"}`, "job.a.status": `{"state":"running"}`, "job.c.status": `{"state":"done"}`, "x.y": "{}",
+		},
+		"n2": {"etl.up": entry(3, `,"spec":{"name":"up","digest":"three"}`), "job.a.spec": `{"id":"a"}`, "job.a.status": `{"state":"done"}`, "job.d.spec": "damaged"},
+		"n3": {"etl.gone": `{"name":"gone","generation":2}`, "etl.up": "damaged", "etl.other": entry(9, ""), "job.b.spec": `{"id":"b"}`, "job.b.status": `{"state":"waiting","waiting_for":["x"]}`},
+	} {
+		s.found[n].Bus = nil
+		for k, v := range kept {
+			s.found[n].Kept = append(s.found[n].Kept, bus.KeyValue{Key: k, Value: []byte(v)})
+		}
+	}
+	for _, n := range []core.NodeID{"n4", "n5"} {
+		s.found[n].Bus = nil
+	}
+	p := s.decide(recovery.Accept{}, "n1", "n2", "n3", "n4", "n5")
+	if p.LostJobs || !slices.Equal(p.Transforms, []string{"up"}) || !slices.Equal(p.StoppedJobs, []string{"b"}) {
+		t.Errorf("lost %t, transforms %v, stopped %v", p.LostJobs, p.Transforms, p.StoppedJobs)
+	}
+	got := map[string]string{}
+	for _, e := range p.Orders.Kept {
+		got[e.Key] = string(e.Value)
+	}
+	keys := slices.Sorted(maps.Keys(got))
+	if !slices.Equal(keys, []string{"etl.gone", "etl.up", "job.a.spec", "job.a.status", "job.b.spec", "job.b.status"}) || len(keys) != len(p.Orders.Kept) {
+		t.Errorf("kept: %v", keys)
+	}
+	if !strings.Contains(got["etl.up"], "three") || strings.Contains(got["etl.gone"], "spec") {
+		t.Errorf("transforms: %s, %s", got["etl.up"], got["etl.gone"])
+	}
+	if !strings.Contains(got["job.a.status"], `"done"`) || !strings.Contains(got["job.b.status"], `"stopped"`) || strings.Contains(got["job.b.status"], "waiting_for") {
+		t.Errorf("jobs: %s, %s", got["job.a.status"], got["job.b.status"])
+	}
 }
 
 func TestBusLost(t *testing.T) {
