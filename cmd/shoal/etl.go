@@ -22,7 +22,7 @@ import (
 
 func newEtlCommand(o *options) *cobra.Command {
 	return group("etl", "Register transforms, and transform objects and buckets",
-		newEtlInitCommand(o), newEtlTestCommand(), newEtlObjectCommand(o), newEtlBucketCommand(o), newEtlInspectCommand(o), newEtlLsCommand(o),
+		newEtlInitCommand(o), newEtlTestCommand(o), newEtlObjectCommand(o), newEtlBucketCommand(o), newEtlInspectCommand(o), newEtlLsCommand(o),
 		newEtlShowCommand(o), newEtlErrorsCommand(o), newEtlLogsCommand(o),
 		newEtlActionCommand(o, "start", "Let a transform run again"), newEtlActionCommand(o, "stop", "Let a transform run no more"),
 		newEtlRmCommand(o))
@@ -54,15 +54,8 @@ func newEtlInitKindCommand(o *options, kind string) *cobra.Command {
 			if t.Ext, err = parseExt(ext); err != nil {
 				return err
 			}
-			for _, e := range env {
-				name, value, ok := strings.Cut(e, "=")
-				if !ok {
-					return usagef("--env %q: want NAME=VALUE", e)
-				}
-				if t.Env == nil {
-					t.Env = make(map[string]string)
-				}
-				t.Env[name] = value
+			if t.Env, err = pairs("--env", env); err != nil {
+				return err
 			}
 			t.Memory = int64(memory)
 			if timeout > 0 {
@@ -107,14 +100,20 @@ func newCompileCommand(o *options) *cobra.Command {
 	}
 }
 
-func newEtlTestCommand() *cobra.Command {
-	var in string
-	cmd := &cobra.Command{
-		Use: "test FILE --in SAMPLE", Short: "Run a transform here, without a cluster", Args: exactly(1),
-		RunE: func(*cobra.Command, []string) error { return api.NotBuilt("shoal etl test") },
+// pairs reads K=V of a flag.
+func pairs(flag string, given []string) (map[string]string, error) {
+	if len(given) == 0 {
+		return nil, nil
 	}
-	cmd.Flags().StringVar(&in, "in", "", "the input")
-	return cmd
+	out := make(map[string]string)
+	for _, g := range given {
+		k, v, ok := strings.Cut(g, "=")
+		if !ok || k == "" {
+			return nil, usagef("%s %q: want NAME=VALUE", flag, g)
+		}
+		out[k] = v
+	}
+	return out, nil
 }
 
 func newEtlObjectCommand(o *options) *cobra.Command {

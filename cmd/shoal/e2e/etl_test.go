@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -119,6 +121,39 @@ func TestTransforms(t *testing.T) {
 	c.askETL(t, "start", map[string]string{"name": "wasi"})
 	if got, err := through(ctx, k, src.Name, "a.txt", "wasi"); err != nil || got != "SHOUT" {
 		t.Errorf("started again: %q, %v", got, err)
+	}
+}
+
+// TestTransformWithoutACluster runs a module as a node would.
+func TestTransformWithoutACluster(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	sample := filepath.Join(dir, "a.txt")
+	if err := os.WriteFile(sample, []byte("shout"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "bad.wasm"), []byte("text"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	const guests = "../../../wasmetl/testdata/c/"
+	for _, tt := range []struct {
+		args            []string
+		out, errs, fail string
+	}{
+		{[]string{guests + "upper.wasm", "--in", sample}, "SHOUT", "", ""},
+		{[]string{guests + "upperwasi.wasm", "--in", "-"}, "STDIN", "", ""},
+		{[]string{guests + "grep.wasm", "--in", sample, "--arg", "word=x"}, "", "drops", ""},
+		{[]string{guests + "explode.wasm", "--in", sample}, "", "the archive is cut off", "exit status 1"},
+		{[]string{filepath.Join(dir, "bad.wasm"), "--in", sample}, "", "magic", "exit status 2"},
+		{[]string{guests + "upper.wasm", "--in", sample, "--json"}, `"outputs":[{"size":5}]`, "", ""},
+	} {
+		var out, errs bytes.Buffer
+		cmd := exec.CommandContext(t.Context(), os.Getenv(binVar), append([]string{"etl", "test"}, tt.args...)...)
+		cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader("stdin"), &out, &errs
+		err := cmd.Run()
+		if !strings.Contains(out.String(), tt.out) || !strings.Contains(errs.String(), tt.errs) || (err == nil) != (tt.fail == "") || err != nil && err.Error() != tt.fail {
+			t.Errorf("%v: %v, %q, %q", tt.args, err, out.String(), errs.String())
+		}
 	}
 }
 

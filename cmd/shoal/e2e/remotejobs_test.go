@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"regexp"
+	"strings"
 	"testing"
 
 	"github.com/aws/aws-sdk-go-v2/service/s3"
@@ -59,7 +60,61 @@ func TestRemoteJobs(t *testing.T) {
 	}
 	c.copyPast(t)
 	c.copyAgain(t)
+	c.transformBetween(t)
 	c.copyBetween(t)
+}
+
+// transformBetween transforms from one cloud into another, and back with half of it
+// dropped. A dry run says beforehand what will be.
+func (c *clouds) transformBetween(t *testing.T) {
+	want := c.seedMany("dst", "etl/", 40, 3000)
+	want["etl/large"] = fill(6, 12<<20) // is streamed
+	c.seed("dst", "etl/large", want["etl/large"])
+	want["etl/empty"] = nil
+	c.seed("dst", "etl/empty", nil)
+	for _, name := range []string{"upper", "grep"} {
+		c.must("etl", "init", "wasm", "--name", name, "--from-file", "../../../wasmetl/testdata/c/"+name+".wasm")
+	}
+	there := []string{"s3://dst", "gs://dst", "--all", "--prefix", "etl/", "--prepend", "up-"}
+	var dry struct {
+		api.Job
+		Preview api.Preview `json:"preview"`
+	}
+	out := c.must(append([]string{"etl", "bucket", "upper", "--dry-run", "--json"}, there...)...)
+	if err := json.Unmarshal([]byte(out), &dry); err != nil || dry.Planned == nil || dry.Planned.Objects != 42 || len(dry.Preview.Objects) != 10 || !dry.Preview.More {
+		t.Fatalf("dry run: %v, %s", err, out)
+	}
+	if x := dry.Preview.Objects[0]; x.Name != "etl/0000" || len(x.Outputs) != 1 || x.Outputs[0] != (api.PreviewOutput{Name: "up-etl/0000", Size: 3000}) {
+		t.Errorf("dry run: %+v", x)
+	}
+	if _, err := c.atGCS(t.Context(), "dst", "up-etl/0000"); err == nil {
+		t.Error("a dry run has written")
+	}
+	j := c.job(append([]string{"etl", "bucket", "upper", "--progress"}, there...)...)
+	if j.State != api.JobDone || j.Done.Objects != 42 || j.Outputs != j.Done {
+		t.Errorf("transformed: %+v", j)
+	}
+	for key, data := range want {
+		got, err := c.atGCS(t.Context(), "dst", "up-"+key)
+		if err != nil || !bytes.Equal(got, upperOf(data)) {
+			t.Errorf("%s: %d bytes of %d, %v", key, len(got), len(data), err)
+		}
+	}
+	c.seed("dst", "words/1", []byte("one word\nand another\n"))
+	c.seed("dst", "words/2", []byte("none\n"))
+	back := c.job("etl", "bucket", "grep", "s3://dst", "s3://dst", "--all", "--latest", "--prefix", "words/", "--prepend", "found-", "--arg", "word=word", "--progress")
+	if back.State != api.JobDone || back.Done.Objects != 1 || back.Dropped.Objects != 1 || back.Planned.Objects != 2 {
+		t.Errorf("with one dropped: %+v", back)
+	}
+	if got := c.there("dst", "found-words/1"); string(got) != "one word\n" {
+		t.Errorf("found %q", got)
+	}
+	if got := c.there("dst", "found-words/2"); got != nil {
+		t.Errorf("what was dropped is %q", got)
+	}
+	if _, err := c.shoal("", append([]string{"etl", "bucket", "upper", "--sync"}, there...)...); err == nil || !strings.Contains(err.Error(), "--latest") {
+		t.Errorf("--sync: %v", err)
+	}
 }
 
 // copyPast copies with --no-cache, to the other cloud and within one: nothing of it is

@@ -37,3 +37,6 @@ func (systemClock) Wait(ctx context.Context, d time.Duration) error {
 		return ctx.Err()
 	}
 }
+
+// SystemClock is the machine's time.
+func SystemClock() core.Clock { return systemClock{} }
