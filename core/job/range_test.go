@@ -4,6 +4,8 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"github.com/shoalstore/shoal/core"
 )
 
 // TestRangeCalls: without failures five nodes list every shape of key space in
@@ -142,5 +144,30 @@ func TestRangeSabotage(t *testing.T) {
 			}
 			t.Error("nobody noticed")
 		})
+	}
+}
+
+// TestListers: those list who hold a range that is not through, and say so.
+func TestListers(t *testing.T) {
+	row := func(after, last string, holder core.NodeID, done bool, objects int64) rowOfRange {
+		return rowOfRange{keyRange: keyRange{
+			After: after, Last: last, Holder: holder, Done: done, Books: Books{Done: Amount{Objects: objects}},
+		}}
+	}
+	table := &rangeTable{ranges: []rowOfRange{
+		row("", "a", "n3", false, 0), row("a", "b", "n1", true, 5), row("b", "c", "n2", false, 7), row("c", "d", "", false, 0), row("d", "", "n3", false, 1),
+	}}
+	live := map[heldBy]liveRange{
+		{"n3", ""}:  {Books: Books{Done: Amount{Objects: 10}}, Listed: true},
+		{"n1", "a"}: {Books: Books{Done: Amount{Objects: 99}}}, // has let go of it
+		{"n3", "d"}: {Books: Books{Done: Amount{Objects: 20}}},
+	}
+	var p polled
+	p.addRanges(table, live)
+	if !slices.Equal(p.listers, []core.NodeID{"n3"}) {
+		t.Errorf("got %v, want n3: n1 is through, and n2 says nothing", p.listers)
+	}
+	if p.books.Done.Objects != 10+5+7+20 || p.through || p.listed || p.whole {
+		t.Errorf("got %+v", p)
 	}
 }

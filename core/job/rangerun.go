@@ -767,10 +767,6 @@ func (m *Manager) pollRanges(ctx context.Context, id string, mp *core.Map, table
 			nodes[n.ID] = true
 		}
 	}
-	type heldBy struct {
-		node  core.NodeID
-		after string
-	}
 	live := map[heldBy]liveRange{}
 	known := m.know(id, p.phase, Books{})
 	for node, rep := range m.askAll(ctx, id, p.phase, nodes) {
@@ -786,6 +782,19 @@ func (m *Manager) pollRanges(ctx context.Context, id string, mp *core.Map, table
 		}
 	}
 	slices.Sort(p.waiting)
+	p.addRanges(t, live)
+	known = m.know(id, p.phase, known.atLeast(p.books))
+	p.shown = p.books.shown(known, p.whole)
+}
+
+// heldBy names a range that a node says it holds.
+type heldBy struct {
+	node  core.NodeID
+	after string
+}
+
+// addRanges sums up the ranges of a table, as their holders see those that live has.
+func (p *polled) addRanges(t *rangeTable, live map[heldBy]liveRange) {
 	p.through, p.listed, p.whole = t.done(), len(t.ranges) > 0, true
 	for i := range t.ranges {
 		r := &t.ranges[i]
@@ -805,6 +814,4 @@ func (m *Manager) pollRanges(ctx context.Context, id string, mp *core.Map, table
 	}
 	slices.Sort(p.listers)
 	p.listers = slices.Compact(p.listers)
-	known = m.know(id, p.phase, known.atLeast(p.books))
-	p.shown = p.books.shown(known, p.whole)
 }

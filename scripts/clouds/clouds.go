@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"net"
 	"net/http"
 	"net/url"
 	"time"
@@ -22,6 +23,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 
+	"github.com/shoalstore/shoal/core"
 	"github.com/shoalstore/shoal/plugins/cloudtest"
 	"github.com/shoalstore/shoal/plugins/s3gateway/oneshot"
 )
@@ -33,6 +35,8 @@ type Options struct {
 	// Proxies puts a proxy of ours before each server, which counts and slows; that
 	// of the GCS server keeps each upload.
 	Proxies bool
+	// Host is the address that the proxies listen at, by default 127.0.0.1.
+	Host string
 }
 
 // Pair is an S3 and a GCS server.
@@ -59,14 +63,18 @@ func Start(ctx context.Context, o Options) (_ *Pair, err error) {
 	if !o.Proxies {
 		return p, nil
 	}
-	return p, p.startProxies() //nolint:contextcheck // they outlive the start
+	return p, p.startProxies(o.Host) //nolint:contextcheck // they outlive the start
 }
 
-func (p *Pair) startProxies() (err error) {
-	if p.S3Proxy, err = cloudtest.StartProxy(cloudtest.ProxyOptions{Kind: cloudtest.S3, Upstream: p.S3.URL()}); err != nil {
+func (p *Pair) startProxies(host string) (err error) {
+	listen := ""
+	if host != "" {
+		listen = net.JoinHostPort(host, "0")
+	}
+	if p.S3Proxy, err = cloudtest.StartProxy(cloudtest.ProxyOptions{Kind: cloudtest.S3, Upstream: p.S3.URL(), Listen: listen}); err != nil {
 		return err
 	}
-	p.GCSProxy, err = cloudtest.StartProxy(cloudtest.ProxyOptions{Kind: cloudtest.GCS, Upstream: p.GCS.URL(), Uploads: true})
+	p.GCSProxy, err = cloudtest.StartProxy(cloudtest.ProxyOptions{Kind: cloudtest.GCS, Upstream: p.GCS.URL(), Listen: listen, Uploads: true})
 	return err
 }
 
@@ -106,6 +114,32 @@ func (p *Pair) Env() []string {
 		"AWS_ACCESS_KEY_ID=" + p.S3.AccessKey(), "AWS_SECRET_ACCESS_KEY=" + p.S3.Secret(), "AWS_REGION=" + p.S3.Region(),
 		"AWS_EC2_METADATA_DISABLED=true", "SHOAL_BACKENDS_S3_CONDITIONS=true",
 	}
+}
+
+// Publish lets anybody read and write a bucket of the S3 server: a cluster that has
+// not been started with [Pair.Env] has no keys for it.
+func (p *Pair) Publish(ctx context.Context, bucket string) error {
+	policy, err := json.Marshal(map[string]any{"Version": "2012-10-17", "Statement": []any{map[string]any{
+		"Effect": "Allow", "Principal": "*", "Action": "s3:*", "Resource": []string{"arn:aws:s3:::" + bucket, "arn:aws:s3:::" + bucket + "/*"},
+	}}})
+	if err != nil {
+		return err
+	}
+	c := oneshot.New(oneshot.Options{URL: p.S3.URL(), AccessKey: p.S3.AccessKey(), Secret: p.S3.Secret(), Timeout: time.Minute, Retries: 2})
+	if _, err := c.PutBucketPolicy(ctx, &s3.PutBucketPolicyInput{Bucket: &bucket, Policy: aws.String(string(policy))}); err != nil {
+		return fmt.Errorf("clouds: publish %s: %w", bucket, err)
+	}
+	return nil
+}
+
+// Settings are those of a bucket of the pair in a cluster that was started without
+// [Pair.Flags]. The S3 server's is to be published.
+func (p *Pair) Settings(provider core.Provider) core.RemoteSettings {
+	s3, gcs := p.URLs()
+	if provider == core.GCS {
+		return core.RemoteSettings{Endpoint: gcs, Anonymous: true}
+	}
+	return core.RemoteSettings{Endpoint: s3, Anonymous: true, Region: p.S3.Region(), PathStyle: true, Conditions: true}
 }
 
 // Object is a line of a listing.

@@ -192,11 +192,15 @@ func (c *cluster) remove(ctx context.Context) error {
 	return errors.Join(err, c.guard.dismiss())
 }
 
-// saveLogs copies the nodes' logs.
+// saveLogs copies the nodes' logs. Those of a cluster that is removed afterwards
+// end with what every goroutine was doing.
 func (c *cluster) saveLogs(ctx context.Context, dir string) (string, error) {
 	nodes, err := c.status(context.WithoutCancel(ctx))
 	if err != nil {
 		return "", err
+	}
+	if c.own {
+		c.dump(nodes)
 	}
 	if dir == "" {
 		if dir, err = os.MkdirTemp("", c.dev+"-logs-"); err != nil {
@@ -214,6 +218,23 @@ func (c *cluster) saveLogs(ctx context.Context, dir string) (string, error) {
 		errs = append(errs, err)
 	}
 	return dir, errors.Join(errs...)
+}
+
+// dumpTime is how long a node's process has to tell what it was doing.
+const dumpTime = 10 * time.Second
+
+// dump ends the nodes' processes in the way that has them tell, in their logs, what
+// every goroutine was doing. One that has not ended in time has told less.
+func (c *cluster) dump(nodes []devNode) {
+	limit := time.Now().Add(dumpTime)
+	for _, n := range nodes {
+		if n.State != "running" || syscall.Kill(n.PID, syscall.SIGQUIT) != nil {
+			continue
+		}
+		for syscall.Kill(n.PID, 0) == nil && time.Now().Before(limit) {
+			time.Sleep(20 * time.Millisecond)
+		}
+	}
 }
 
 // run runs the program and returns what it prints. An interrupt of this

@@ -45,22 +45,22 @@ func (h *harness) say(format string, args ...any) {
 
 // open starts the cluster, or finds the one that runs healthy.
 func (h *harness) open(ctx context.Context) error {
-	var err error
-	if h.o.endpoint != "" {
-		if h.cluster, err = joinCluster(ctx, h.o); err != nil {
-			return err
-		}
-		if _, err := h.healthy(ctx); err != nil {
-			h.api.Close()
-			return cannotf("the cluster is not healthy before the first strike: %w", err)
-		}
-		return nil
-	}
 	began := time.Now()
+	var err error
 	if h.o.from != "" {
 		if h.ends, err = startEnds(ctx, h.o); err != nil {
 			return err
 		}
+	}
+	if h.o.endpoint != "" {
+		if h.cluster, err = joinCluster(ctx, h.o); err != nil {
+			return errors.Join(err, h.ends.close())
+		}
+		if _, err := h.healthy(ctx); err != nil {
+			h.api.Close()
+			return errors.Join(cannotf("the cluster is not healthy before the first strike: %w", err), h.ends.close())
+		}
+		return nil
 	}
 	if h.cluster, err = startCluster(ctx, h.o, h.ends); err != nil {
 		return errors.Join(err, h.ends.close())
@@ -83,6 +83,9 @@ func (h *harness) close(ctx context.Context, amiss bool) error {
 	}
 	if !h.own || h.o.keep {
 		errs = append(errs, h.restoreAll(ctx))
+	}
+	if !h.own {
+		errs = append(errs, h.ends.forget(ctx, h.api))
 	}
 	if !h.own && !h.o.keep {
 		errs = append(errs, h.removeTransforms(ctx))

@@ -61,7 +61,7 @@ func TestExitCodes(t *testing.T) {
 		{"cp-rmnode-ec --faulty", exitUsage, "--from"},
 		{"cp-rmnode-ec --from gs://aaa --to gs://bbb", exitUsage, "s3://NAME"},
 		{"cp-rmnode-ec --from s3://aaa --to gs://bbb/key", exitUsage, "gs://NAME"},
-		{"cp-rmnode-ec --from s3://aaa --to gs://bbb --endpoint http://127.0.0.1:1", exitUsage, "--endpoint"},
+		{"cp-rmnode-ec --from s3://aaa --to gs://bbb --servers-at 127.0.0.1", exitUsage, "--endpoint"},
 	} {
 		t.Run(tt.args, func(t *testing.T) {
 			var out, errs bytes.Buffer

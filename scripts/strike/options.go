@@ -28,6 +28,7 @@ type options struct {
 	job      string
 	endpoint string
 	from, to string
+	host     string // of the proxies before the servers of from and to
 	faulty   bool
 	json     bool
 	keep     bool
@@ -66,6 +67,7 @@ func (o *options) add(f *pflag.FlagSet) {
 	f.StringVar(&o.endpoint, "endpoint", "", "URLs of the nodes of a cluster that runs, with commas; keys from SHOAL_ACCESS_KEY and SHOAL_SECRET_KEY")
 	f.StringVar(&o.from, "from", "", "remote bucket to copy from, as s3://NAME, on a server that is started for it; with --to")
 	f.StringVar(&o.to, "to", "", "remote bucket to copy to, as gs://NAME; each round's is called NAME-ROUND-ATTEMPT")
+	f.StringVar(&o.host, "servers-at", "", "address of this machine at which the cluster at --endpoint reaches the servers of --from and --to (default: 127.0.0.1)")
 	f.BoolVar(&o.faulty, "faulty", false, "of --from: 50 ms of latency, 503 to 5 % of the requests, and connections that break")
 	f.BoolVar(&o.json, "json", false, "write the result to stdout and nothing else")
 	f.BoolVar(&o.keep, "keep", false, "leave the cluster and the buckets as they are in the end")
@@ -112,8 +114,8 @@ func (o *options) check() error {
 		return usagef("--from and --to belong together")
 	case o.faulty && o.from == "":
 		return usagef("--faulty is for remote buckets: give --from and --to")
-	case o.from != "" && o.endpoint != "":
-		return usagef("--from and --to are on servers of this script, which the cluster at --endpoint does not know")
+	case o.host != "" && (o.from == "" || o.endpoint == ""):
+		return usagef("--servers-at is for --from and --to with a cluster at --endpoint")
 	}
 	if o.part != "" {
 		if err := checkParts(o.part, o.from != ""); err != nil {

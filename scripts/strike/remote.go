@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -13,6 +14,7 @@ import (
 
 	"github.com/shoalstore/shoal/core"
 	"github.com/shoalstore/shoal/plugins/api"
+	"github.com/shoalstore/shoal/plugins/api/client"
 	"github.com/shoalstore/shoal/plugins/cloudtest"
 	"github.com/shoalstore/shoal/scripts/clouds"
 )
@@ -22,6 +24,8 @@ import (
 type ends struct {
 	*clouds.Pair
 	from, to core.BucketName
+	// known are the buckets that a cluster of others was told about.
+	known []core.BucketName
 }
 
 // remoteNames are the buckets that --from and --to name.
@@ -46,11 +50,16 @@ func startEnds(ctx context.Context, o *options) (*ends, error) {
 	if err != nil {
 		return nil, err
 	}
-	p, err := clouds.Start(ctx, clouds.Options{S3Buckets: []string{from.Name}, Proxies: true})
+	p, err := clouds.Start(ctx, clouds.Options{S3Buckets: []string{from.Name}, Proxies: true, Host: o.host})
 	if err != nil {
 		return nil, cannotf("start the servers: %w", err)
 	}
-	e := &ends{p, from, to}
+	e := &ends{Pair: p, from: from, to: to}
+	if o.endpoint != "" {
+		if err := p.Publish(ctx, from.Name); err != nil {
+			return nil, errors.Join(err, p.Close())
+		}
+	}
 	e.S3Proxy.SetRules(o.faults()...)
 	return e, nil
 }
@@ -192,26 +201,64 @@ func (r *remoteRounds) one(ctx context.Context, n, attempt int) (counts bool, er
 	return true, r.drop(ctx, dst)
 }
 
-// prepare makes the destination, has the cluster forget the source, and keep both
-// by the script's scheme.
+// prepare makes the destination, has the cluster keep both buckets by the script's
+// scheme, and forget what it has of the source.
 func (r *remoteRounds) prepare(ctx context.Context, dst core.BucketName) error {
 	if err := r.GCS.CreateBucket(ctx, dst.Name); err != nil {
 		return err
 	}
-	if err := r.drop(ctx, r.from); err != nil {
-		return err
+	for _, b := range []core.BucketName{r.from, dst} {
+		if err := r.tell(ctx, b); err != nil {
+			return err
+		}
 	}
+	return r.drop(ctx, r.from)
+}
+
+// tell sets a bucket's properties. A cluster that was started before the servers is
+// also told where the bucket is, before anything else asks for it.
+func (r *remoteRounds) tell(ctx context.Context, b core.BucketName) error {
 	small := int64(inline)
 	props := api.Props{Inline: &small}
 	if r.s.name != "" {
 		props.Scheme = &r.s.scheme
 	}
-	for _, b := range []core.BucketName{r.from, dst} {
+	if r.own {
 		if _, err := r.api.SetBucket(ctx, b, api.SetBucket{Props: props}); err != nil {
 			return fmt.Errorf("set the scheme of %s: %w", b, err)
 		}
+		return nil
 	}
+	if slices.Contains(r.known, b) {
+		return nil
+	}
+	at := r.Settings(b.Provider)
+	props.Endpoint, props.Region, props.Anonymous = &at.Endpoint, &at.Region, &at.Anonymous
+	props.PathStyle, props.Conditions = &at.PathStyle, &at.Conditions
+	_, err := r.api.CreateBucket(ctx, b, api.CreateBucket{Props: props})
+	switch {
+	case errors.Is(err, core.ErrExists):
+		return usagef("%s is known to the cluster at --endpoint already: give other names", b)
+	case err != nil:
+		return fmt.Errorf("tell the cluster of %s at %s: %w", b, at.Endpoint, err)
+	}
+	r.known = append(r.known, b)
 	return nil
+}
+
+// forget has a cluster of others forget the buckets, whose servers are to end.
+func (e *ends) forget(ctx context.Context, c *client.Client) error {
+	if e == nil {
+		return nil
+	}
+	var errs []error
+	for _, b := range e.known {
+		if err := c.DeleteBucket(ctx, b); err != nil {
+			errs = append(errs, fmt.Errorf("forget %s: %w", b, err))
+		}
+	}
+	e.known = nil
+	return errors.Join(errs...)
 }
 
 // drop removes what the cluster holds of a bucket.
