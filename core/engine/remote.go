@@ -8,8 +8,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/sync/semaphore"
-
 	"github.com/shoalstore/shoal/core"
 	"github.com/shoalstore/shoal/core/remote"
 )
@@ -46,8 +44,8 @@ type remotes struct {
 	node   *Node
 	block  int64
 	memory *blockMemory
-	past   *semaphore.Weighted // bytes of objects that are copied past the disks
-	calls  chan struct{}       // a token for each call for bytes under way
+	past   *blockMemory  // bytes of objects that are copied past the disks
+	calls  chan struct{} // a token for each call for bytes under way
 	// leaving are readers that have gone before the end.
 	leaving chan *fetchRequest
 
@@ -83,7 +81,7 @@ type objectName struct {
 
 func newRemotes(n *Node) *remotes {
 	r := &remotes{
-		node: n, block: n.opt.RemoteBlock, past: semaphore.NewWeighted(pastMemory), calls: make(chan struct{}, maxFetchCalls), leaving: make(chan *fetchRequest, maxFetchCalls),
+		node: n, block: n.opt.RemoteBlock, past: newBlockMemory(pastMemory, pastUsual), calls: make(chan struct{}, maxFetchCalls), leaving: make(chan *fetchRequest, maxFetchCalls),
 		sessions: map[objectName][]*fetchSession{}, numbers: map[uint64]*fetchSession{},
 		broken: map[uint64]brokenSession{},
 	}
@@ -96,6 +94,7 @@ func newRemotes(n *Node) *remotes {
 	}
 	r.memory = newBlockMemory(memory, r.block)
 	r.memory.pressed = r.wakeAll
+	r.past.pressed = func() {} // nothing of it is idle
 	return r
 }
 

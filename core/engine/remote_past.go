@@ -24,6 +24,8 @@ import (
 const (
 	// pastMemory bounds the bytes that are on their way past the disks of a node.
 	pastMemory = 192 << 20
+	// pastUsual is the piece whose memory is used again and again.
+	pastUsual = 16 << 20
 	// pastPiece is the most of an object that is in memory as one. What is written in
 	// larger ones is copied the usual way.
 	pastPiece = 32 << 20
@@ -232,10 +234,11 @@ type passing struct {
 // that is not nil, which begins there.
 func (p *passing) piece(ctx context.Context, first io.Reader, off, length int64, send func(o core.RemotePut) error) error {
 	room := p.node.remotes.past
-	if err := room.Acquire(ctx, length); err != nil {
+	data, err := room.acquire(ctx, int(length))
+	if err != nil {
 		return fmt.Errorf("waiting for memory: %w", err)
 	}
-	defer room.Release(length)
+	defer room.release(data)
 	if first == nil {
 		body, err := p.src.open(ctx, off, length)
 		if err != nil {
@@ -244,7 +247,6 @@ func (p *passing) piece(ctx context.Context, first io.Reader, off, length int64,
 		defer func() { _ = body.Close() }()
 		first = body
 	}
-	data := make([]byte, length)
 	if err := p.read(ctx, first, data); err != nil {
 		return fmt.Errorf("bytes %d to %d of the source: %w: %w", off, off+length, core.ErrUnavailable, err)
 	}
@@ -252,10 +254,49 @@ func (p *passing) piece(ctx context.Context, first io.Reader, off, length int64,
 	if length == p.src.rec.Size && p.src.sum != nil && !bytes.Equal(sum[:], p.src.sum) {
 		return fmt.Errorf("the source's MD5 is not what its remote says: %w", core.ErrCorrupt)
 	}
+	l := &lent{data: data}
+	defer l.end()
 	return send(core.RemotePut{
 		Size: length, MD5: sum[:], Headers: p.rec.Headers, Meta: p.rec.Meta, Tags: p.rec.Tags,
-		Open: func(context.Context) (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(data)), nil },
+		Open: func(context.Context) (io.ReadCloser, error) { return io.NopCloser(&lentReader{l: l}), nil },
 	})
+}
+
+// lent are bytes whose memory is used for others after end. Who sends a request may
+// still read its body when it has been called off: then it gets an error.
+type lent struct {
+	mu   sync.RWMutex
+	data []byte // nil at the end
+	over bool
+}
+
+var errLentNoMore = errors.New("the request has ended")
+
+func (l *lent) end() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.data, l.over = nil, true
+}
+
+// lentReader reads lent bytes from their beginning.
+type lentReader struct {
+	l   *lent
+	off int
+}
+
+// Read is part of io.Reader.
+func (r *lentReader) Read(p []byte) (int, error) {
+	r.l.mu.RLock()
+	defer r.l.mu.RUnlock()
+	switch {
+	case r.l.over:
+		return 0, errLentNoMore
+	case r.off == len(r.l.data):
+		return 0, io.EOF
+	}
+	n := copy(p, r.l.data[r.off:])
+	r.off += n
+	return n, nil
 }
 
 // read fills data, unless nothing comes for too long.
