@@ -31,6 +31,9 @@ type RemoteObject struct {
 	Checksum Checksum
 	// MD5 is that of the whole object, 16 bytes, where the backend has one.
 	MD5 []byte
+	// NoRanges: of an answer to a Get of a range. The remote sends the whole all the
+	// same, and what lies before the range was read and thrown away.
+	NoRanges bool
 }
 
 // RemoteCondition is a precondition on what is there before a write. The zero

@@ -188,6 +188,8 @@ func (s *fetchSession) blockFor(q *fetchRequest) *block {
 	switch last := int((s.stop(q) + s.block - 1) / s.block); {
 	case q.off >= s.limit(q): // the sum needs all
 		to = int((s.rec.Size + s.block - 1) / s.block)
+	case s.serial: // what is read too far ahead and cannot be kept would have to come again, with all before it
+		to = min(last, i+2)
 	case q.off > q.began:
 		to = max(to, min(last, i+ahead(int((q.off-q.began)/s.block))))
 	}

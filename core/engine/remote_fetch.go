@@ -81,7 +81,8 @@ func (s *fetchSession) open(off, end int64) {
 	}
 	s.learn(&o, first)
 	s.mu.Lock()
-	if body == nil || s.err != nil || s.ended {
+	s.serial = o.NoRanges && (at > 0 || s.rec.Size > s.block)
+	if body == nil || s.err != nil || s.ended || s.serial {
 		s.mu.Unlock()
 		if body != nil {
 			_ = body.Close()
@@ -169,6 +170,10 @@ func (s *fetchSession) want(from, to int, off, end int64) {
 	if s.err != nil || s.ended {
 		return
 	}
+	if s.serial {
+		s.wantSerial(from, to)
+		return
+	}
 	for i := from; i < to; i++ {
 		if s.blocks[i] != nil || s.has(i) {
 			continue
@@ -186,7 +191,11 @@ func (s *fetchSession) want(from, to int, off, end int64) {
 // fetch fills a block, first from a body of n bytes if there is one.
 func (s *fetchSession) fetch(w *watch, b *block, body io.ReadCloser, n int64) {
 	defer w.end()
-	err := s.fill(w, b, body, n)
+	s.filled(w, b, s.fill(w, b, body, n))
+}
+
+// filled notes what came of filling a block.
+func (s *fetchSession) filled(w *watch, b *block, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
@@ -195,13 +204,18 @@ func (s *fetchSession) fetch(w *watch, b *block, body io.ReadCloser, n int64) {
 	case b.gone: // nobody wants it any more
 	default:
 		s.mu.Unlock()
-		err = remoteError(w.ctx, err)
-		s.fail(err, errors.Is(err, core.ErrPrecondition) || errors.Is(err, core.ErrNotFound) || errors.Is(err, core.ErrCorrupt))
+		s.broken(w, err)
 		s.mu.Lock()
 	}
 	s.done(b)
 	s.tell()
 	s.wake()
+}
+
+// broken ends the session with an error of the remote.
+func (s *fetchSession) broken(w *watch, err error) {
+	err = remoteError(w.ctx, err)
+	s.fail(err, errors.Is(err, core.ErrPrecondition) || errors.Is(err, core.ErrNotFound) || errors.Is(err, core.ErrCorrupt))
 }
 
 func (s *fetchSession) fill(w *watch, b *block, body io.ReadCloser, n int64) error {
@@ -296,9 +310,26 @@ func (s *fetchSession) letPass(w *watch) {
 	s.pass()
 }
 
-// take reads exactly len(p) bytes and tells readers of them as they come, by
-// filled.
+// take reads exactly len(p) bytes, with which the body ends, and tells readers of
+// them as they come, by filled.
 func (s *fetchSession) take(filled *int, body io.Reader, p []byte, w *watch) error {
+	if err := s.takeSome(filled, body, p, w); err != nil {
+		return err
+	}
+	return s.ends(body)
+}
+
+// ends makes sure that a body has no more than was asked for.
+func (s *fetchSession) ends(body io.Reader) error {
+	var more [1]byte
+	if k, _ := body.Read(more[:]); k > 0 {
+		return fmt.Errorf("%s: the remote's answer is longer than what was asked for: %w", s, core.ErrCorrupt)
+	}
+	return nil
+}
+
+// takeSome is take where the body may go on.
+func (s *fetchSession) takeSome(filled *int, body io.Reader, p []byte, w *watch) error {
 	for len(p) > 0 {
 		k, err := body.Read(p)
 		if k > 0 {
@@ -316,10 +347,6 @@ func (s *fetchSession) take(filled *int, body io.Reader, p []byte, w *watch) err
 			}
 			return err
 		}
-	}
-	var more [1]byte
-	if k, _ := body.Read(more[:]); k > 0 {
-		return fmt.Errorf("%s: the remote's answer is longer than what was asked for: %w", s, core.ErrCorrupt)
 	}
 	return nil
 }

@@ -44,6 +44,9 @@ type fetchSession struct {
 	watches map[*watch]bool
 	readers map[uint64]core.Instant // when each was here last
 	keep    bool                    // what comes is stored
+	serial  bool                    // the remote knows no ranges
+	through *serialRead             // that is under way
+	upto    int                     // the block before which it waits
 	sum     summer
 	err     error // why nothing more comes
 	drop    bool  // what was kept before err is wrong, too

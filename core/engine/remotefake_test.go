@@ -34,6 +34,8 @@ type fakeRemote struct {
 	// onGet may replace what a GET answers.
 	onGet func(key string, g core.RemoteGet, o *core.RemoteObject, body []byte) io.ReadCloser
 
+	// noRanges: what lies before a range is read, too.
+	noRanges bool
 	// onPut is called when a write has taken place, before its answer.
 	onPut func(key string) error
 
@@ -178,6 +180,10 @@ func (f *fakeRemote) Get(ctx context.Context, _, key string, g core.RemoteGet) (
 		end = min(end, g.Offset+g.Length)
 	}
 	info, data := o.RemoteObject, o.data[g.Offset:end]
+	if f.noRanges && (g.Offset > 0 || g.Length >= 0) {
+		info.NoRanges = true
+		f.read += g.Offset
+	}
 	if f.onGet != nil {
 		if body := f.onGet(key, g, &info, data); body != nil {
 			return info, &countedBody{body, f, ctx}, nil

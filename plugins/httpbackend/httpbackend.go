@@ -19,7 +19,8 @@
 //
 // An origin that answers a range with everything is read from the beginning, and what is
 // before the range is thrown away: there is no way to read just a part of it. So the
-// further behind a range is, the more it costs.
+// further behind a range is, the more it costs; [core.RemoteObject.NoRanges] says so, and
+// who wants several reads the whole once instead.
 //
 // # Who is asked
 //

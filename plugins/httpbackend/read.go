@@ -121,6 +121,7 @@ func (b *Backend) skip(what string, object core.RemoteObject, o core.RemoteGet, 
 	if o.Length > 0 {
 		left = min(left, o.Length)
 	}
+	object.NoRanges = true
 	before := remotehttp.ExactBody(res.Body, o.Offset)
 	return object, &skipping{before: before, ReadCloser: remotehttp.ExactBody(res.Body, left)}, nil
 }
