@@ -82,6 +82,21 @@ func (a *accesses) shrink() {
 	a.since = max(a.since, middle)
 }
 
+// forget forgets an object that is gone.
+func (a *accesses) forget(b core.BucketID, key string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.at, accessName(b, key))
+}
+
+// knows says whether an object was used here.
+func (a *accesses) knows(b core.BucketID, key string) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	_, ok := a.at[accessName(b, key)]
+	return ok
+}
+
 // last says when an object was used.
 func (a *accesses) last(b core.BucketID, key string) time.Time {
 	a.mu.Lock()

@@ -116,10 +116,6 @@ func (s *fetchStream) take(a *fetchAnswer) error {
 
 // read delivers what has come, after waiting for it.
 func (s *fetchStream) read(p []byte) (int, error) {
-	if s.begun {
-		s.ask()
-	}
-	s.begun = true
 	for len(s.chunk) == 0 {
 		if s.failed != nil {
 			return 0, s.failed
@@ -138,7 +134,10 @@ func (s *fetchStream) read(p []byte) (int, error) {
 		}
 	}
 	k := copy(p, s.chunk)
-	s.chunk = s.chunk[k:]
+	if s.chunk = s.chunk[k:]; !s.begun {
+		s.begun = true
+		s.ask()
+	}
 	return k, nil
 }
 

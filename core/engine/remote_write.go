@@ -41,7 +41,9 @@ type remoteWrite struct {
 
 // options are what the machine of an intent can count on.
 func (x *remoteWrite) options(in *remote.Intent) remote.Options {
-	o := remote.Options{Abilities: x.bucket.client.Abilities()}
+	name := x.task.name
+	// What was used here and is not present has been evicted, as a rule.
+	o := remote.Options{Abilities: x.bucket.client.Abilities(), HeadFirst: x.node.accesses.knows(name.bucket, name.key)}
 	if in.Operation == remote.Write {
 		if _, ok := x.bucket.client.(core.RemoteUploader); ok {
 			x.plan = remote.PlanParts(in.Record, o.Abilities)
@@ -267,6 +269,8 @@ func (x *remoteWrite) end(ctx context.Context, do *remote.Action) error {
 		if do.Record != nil {
 			e.Rows = append(objectRows(k.Bucket, k.Key, st), more...)
 			n.accesses.note(k.Bucket, k.Key)
+		} else if do.Kind == remote.Commit {
+			n.accesses.forget(k.Bucket, k.Key)
 		}
 		return x.write(ctx, e, do.Left, spare)
 	})

@@ -96,6 +96,34 @@ func TestRemotePut(t *testing.T) {
 	}
 }
 
+// TestRemotePutEvicted: what was here before is looked at before it is written, which
+// takes a request less than to be refused first; what was deleted is not.
+func TestRemotePutEvicted(t *testing.T) {
+	tc, f, b := startRemote(t, 3, 1)
+	f.set("key", []byte("before"))
+	owner, other := tc.ownerOf(b, "key")
+	step := func(what string, want int) {
+		t.Helper()
+		f.reset()
+		if _, err := put(t, other, b, "key", []byte(what), core.PutOptions{}); err != nil || string(f.data("key")) != what {
+			t.Fatalf("%s: the remote has %q, %v", what, f.data("key"), err)
+		}
+		if n := f.count(); n != want {
+			t.Errorf("%s: %d requests, want %d: %v", what, n, want, f.counts)
+		}
+	}
+	step("never seen here", 3)
+	step("present", 1)
+	if _, err := owner.Evict(t.Context(), b, "key", core.Version{}, false); err != nil {
+		t.Fatal(err)
+	}
+	step("evicted", 2)
+	if err := other.Objects().Delete(t.Context(), b, "key", core.Conditions{}, core.RequestID{}); err != nil {
+		t.Fatal(err)
+	}
+	step("deleted", 1)
+}
+
 // TestRemoteConditions: conditions hold at the remote, whatever is present.
 func TestRemoteConditions(t *testing.T) {
 	tc, f, b := startRemote(t, 3, 1)
@@ -266,6 +294,9 @@ func TestRemoteColdReadAcrossWrite(t *testing.T) {
 			gate <- 100
 			obj, err := n.Objects().Get(t.Context(), b, "key", core.GetOptions{})
 			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := io.ReadFull(obj.Body, make([]byte, 100)); err != nil {
 				t.Fatal(err)
 			}
 			// All blocks but the first are on their way, of the old version.

@@ -43,6 +43,10 @@ type Options struct {
 	// Window is how long the requests of one attempt may take; see [Window]. 0 is
 	// a minute.
 	Window time.Duration
+	// HeadFirst: if nothing is known of the object the remote is asked before the first
+	// attempt, since it probably has one. That costs a request less if so, and one more
+	// if not.
+	HeadFirst bool
 
 	sabotage sabotage
 }
@@ -201,6 +205,7 @@ func Start(present *Intent, next Intent, o Options) (*Machine, error) {
 	}
 	next.Attempts, next.Upload = nil, ""
 	m := newMachine(next, o)
+	m.headFirst = o.HeadFirst && !m.base.known && next.Operation == Write
 	if present != nil {
 		for _, a := range present.Attempts {
 			m.tracks = append(m.tracks, track{Attempt: a, own: a.Request == next.Request})

@@ -168,6 +168,22 @@ func TestMachine(t *testing.T) {
 			announce [y]
 			put y -> ok v2
 			commit v2`},
+		{"put of what is thought to be there", Intent{Operation: Write}, Options{Abilities: full, HeadFirst: true}, false, `
+			announce
+			head -> has y
+			announce [y]
+			put y -> ok v2
+			commit v2`},
+		{"put of what is thought to be there, and is not", Intent{Operation: Write}, Options{Abilities: full, HeadFirst: true}, false, `
+			announce
+			head -> 404
+			announce [absent]
+			put absent -> ok v2
+			commit v2`},
+		{"put of what is known to be there", Intent{Operation: Write, Before: before}, Options{Abilities: full, HeadFirst: true}, false, `
+			announce [x]
+			put x -> ok v2
+			commit v2`},
 		{"put, nothing known and nothing there, a version that the remote does not tell", Intent{Operation: Write}, Options{Abilities: full}, false, `
 			announce [absent]
 			put absent -> ok

@@ -79,6 +79,7 @@ type simulated struct {
 	abil     core.RemoteAbilities
 	etags    bool // versions are ETags, or else generations
 	parts    bool
+	looks    bool // owners think that objects are there of which they know nothing
 	calm     bool
 	weather  string
 	until    time.Time
@@ -110,7 +111,7 @@ type owner struct {
 func simulate(seed uint64, rules sabotage, trace func(string, ...any)) (map[string]int, error) {
 	w := &simulated{Rand: rand.New(rand.NewPCG(seed, 7)), rules: rules, trace: trace, met: map[string]int{}}
 	w.now = time.Unix(1_700_000_000, 0).UTC()
-	w.etags, w.parts = w.IntN(2) == 0, w.IntN(4) == 0
+	w.etags, w.parts, w.looks = w.IntN(2) == 0, w.IntN(4) == 0, w.IntN(2) == 0
 	w.abil = core.RemoteAbilities{PutIf: w.IntN(4) > 0}
 	w.abil.DeleteIf = w.abil.PutIf && w.IntN(3) > 0
 	w.history = []past{{from: w.now}}
@@ -391,7 +392,7 @@ func (o *owner) later(d time.Duration, do func()) {
 func (o *owner) now() time.Time { return o.w.now.Add(o.skew) }
 
 func (o *owner) options() Options {
-	return Options{Abilities: o.w.abil, Parts: o.w.parts, sabotage: o.w.rules}
+	return Options{Abilities: o.w.abil, Parts: o.w.parts, HeadFirst: o.w.looks, sabotage: o.w.rules}
 }
 
 // work takes up the intent that is there, or else the next request.

@@ -153,6 +153,24 @@ func TestBackend(t *testing.T) {
 
 // What stands in the request is what was written, and what cannot stand there is
 // escaped.
+// TestNoRanges: it is told of an origin that it answers ranges with everything.
+func TestNoRanges(t *testing.T) {
+	for _, kind := range []string{"", "no ranges"} {
+		w := newWeb(t, kind)
+		w.put("key", make([]byte, 100))
+		for length, ranged := range map[int64]bool{10: true, -1: false} {
+			o, body, err := open(t, w.URL).Get(t.Context(), w.host(), "key", core.RemoteGet{Length: length})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if want := kind != "" && ranged; o.NoRanges != want {
+				t.Errorf("origin %q: NoRanges of %d bytes is %v", kind, length, o.NoRanges)
+			}
+			_ = body.Close()
+		}
+	}
+}
+
 func TestEscape(t *testing.T) {
 	for key, want := range map[string]string{
 		"a/b": "/a/b", "a%2Fb": "/a%2Fb", "a b": "/a%20b", "a?b=c&d=%20": "/a?b=c&d=%20", "a#b": "/a%23b", "100%": "/100%25", "%zz": "/%25zz", "ü": "/%C3%BC",
