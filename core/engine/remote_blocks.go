@@ -188,8 +188,9 @@ func (s *fetchSession) blockFor(q *fetchRequest) *block {
 	switch last := int((s.stop(q) + s.block - 1) / s.block); {
 	case q.off >= s.limit(q): // the sum needs all
 		to = int((s.rec.Size + s.block - 1) / s.block)
-	case s.serial: // what is read too far ahead and cannot be kept would have to come again, with all before it
+	case s.serial && s.keep:
 		to = min(last, i+2)
+	case s.serial: // what is read ahead and lost would have to come again, with all before it
 	case q.off > q.began:
 		to = max(to, min(last, i+ahead(int((q.off-q.began)/s.block))))
 	}

@@ -94,7 +94,7 @@ func (s *fetchSession) nextSerial(w *watch, i int) (b *block, on bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	w.pause()
-	for i >= s.upto && !s.through.again && s.err == nil && !s.ended && w.ctx.Err() == nil {
+	for (i >= s.upto || s.aheadOfSum(i)) && !s.through.again && s.err == nil && !s.ended && w.ctx.Err() == nil {
 		changed := s.changed
 		s.mu.Unlock()
 		select {
@@ -113,6 +113,10 @@ func (s *fetchSession) nextSerial(w *watch, i int) (b *block, on bool) {
 	}
 	return s.add(i, 0, w.giveUp), true
 }
+
+// aheadOfSum says whether block i may have to go before it is summed, and would have to
+// come again; the caller holds mu.
+func (s *fetchSession) aheadOfSum(i int) bool { return !s.keep && s.sum.on && i > s.sum.next+1 }
 
 // fillSerial fills a block from a body that goes on.
 func (s *fetchSession) fillSerial(w *watch, b *block, body io.Reader) error {

@@ -92,6 +92,9 @@ func (s *fetchSession) verify() {
 		s.sum.next++
 		s.done(b)
 		s.wake()
+		if s.serial {
+			s.tell()
+		}
 	}
 	if err := s.check(s.sum.hash); err != nil {
 		s.mu.Unlock()
