@@ -77,6 +77,7 @@ type call struct {
 	cpu       time.Duration
 	queued    time.Duration
 	memory    int64
+	reserved  int64 // of the ledger
 	reused    bool
 	mu        sync.Mutex // guards what abort uses
 	open      core.TransformOutput

@@ -143,6 +143,29 @@ func (g *gate) release(n int64, isJob bool) {
 	g.put(n, isJob)
 }
 
+// trade gives n back but for keep, which counts as no job's from then on. If then
+// somebody waited who needs more than is free, it does nothing and says false; a job
+// that waits because jobs have their share does not need it.
+func (g *gate) trade(n, keep int64, isJob bool) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, w := range g.waiting {
+		if len(w) > 0 && w[0].n > g.free+n-keep {
+			return false
+		}
+	}
+	g.free -= keep
+	g.put(n, isJob)
+	return true
+}
+
+// missing is how much is not free of n.
+func (g *gate) missing(n int64) int64 {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return max(0, n-g.free)
+}
+
 func (g *gate) put(n int64, isJob bool) {
 	g.free += n
 	if isJob {

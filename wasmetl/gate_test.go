@@ -88,6 +88,36 @@ func TestGateKeepsHalfForCalls(t *testing.T) {
 	})
 }
 
+func TestGateTrades(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGate("bytes", 10, 10)
+		q := &queue{t: t, g: g}
+		q.wait("job 1", 4, job)
+		q.wait("job 2", 4, job) // it would fit, but for the share of jobs
+		q.got("job 1")
+		if !g.trade(4, 1, true) {
+			t.Error("a job that waits for the share of jobs had what was to be kept")
+		}
+		q.got("job 2")
+		q.wait("call", 6, inline)
+		q.got()
+		if !g.trade(4, 1, true) {
+			t.Error("not kept, though there is enough for all")
+		}
+		q.got("call")
+		q.wait("another call", 6, inline)
+		if g.trade(6, 5, false) {
+			t.Error("kept, though somebody waits for it")
+		}
+		q.got()
+		g.release(6, false)
+		q.got("another call")
+		if g.release(6, false); g.free != 8 || g.jobs != 0 || g.missing(10) != 2 || g.missing(8) != 0 {
+			t.Errorf("%d free, %d of jobs, want 8 and 0", g.free, g.jobs)
+		}
+	})
+}
+
 func TestGateIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGate("turns", 1, 1)

@@ -303,3 +303,64 @@ func TestIdentity(t *testing.T) {
 type iotestReader struct{ r io.Reader }
 
 func (r iotestReader) Read(p []byte) (int, error) { return r.r.Read(p[:min(len(p), 777)]) }
+
+// together is an output that is complete once all are there.
+type together struct {
+	discard
+	ctx  context.Context
+	here chan<- struct{}
+	all  <-chan struct{}
+}
+
+func (o together) Close() error {
+	select {
+	case o.here <- struct{}{}:
+		<-o.all
+		return nil
+	case <-o.ctx.Done():
+		return o.ctx.Err()
+	}
+}
+
+// While the output of a call is stored others have its memory, and its instance.
+func TestMemoryWhileStoring(t *testing.T) {
+	const calls = 6
+	h := newHost(t, wasmetl.Options{Budget: 200 << 20}) // one at a time
+	ref := install(t, h, wasmetl.Spec{Name: "x"}, identity())
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	here, all := make(chan struct{}), make(chan struct{})
+	results := make(chan core.TransformResult, calls)
+	for range calls {
+		go func() {
+			r, err := h.RunTransform(ctx, core.TransformCall{Transform: ref, Data: []byte("text"), Job: true, Output: func(context.Context, core.TransformOutputInfo) (core.TransformOutput, error) {
+				return together{ctx: ctx, here: here, all: all}, nil
+			}})
+			if err != nil || r.Outcome != core.TransformDone {
+				t.Errorf("got %v, %v", r.Failure, err)
+			}
+			results <- r
+		}()
+	}
+	for n := range calls {
+		select {
+		case <-here:
+		case <-ctx.Done():
+			close(all)
+			t.Fatalf("%d outputs of %d came so far as to be stored", n, calls)
+		}
+	}
+	if u := h.Usage(); u.Running != 0 || u.Idle != 1 || u.Memory > 1<<20 {
+		t.Errorf("while all is stored: %+v", u)
+	}
+	close(all)
+	reused := 0
+	for range calls {
+		if r := <-results; r.Reused {
+			reused++
+		}
+	}
+	if reused != calls-1 {
+		t.Errorf("%d calls of %d found the instance", reused, calls)
+	}
+}

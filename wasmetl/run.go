@@ -81,8 +81,8 @@ func (c *call) run(parent context.Context) (core.TransformResult, error) {
 	if err := h.admit(base, c); err != nil {
 		return c.result(arrived, arrived, err)
 	}
-	memory := c.t.spec.Memory + stackReserve
-	defer func() { h.ledger.release(memory, c.Job) }()
+	c.reserved = c.t.spec.Memory + stackReserve
+	defer c.unreserve()
 	// Who has memory has been let in; how many those are the ledger limits.
 	if err := h.turns.acquire(base, 1, classOf(c.Job, false), true); err != nil {
 		return c.result(arrived, arrived, err)
@@ -100,6 +100,9 @@ func (c *call) run(parent context.Context) (core.TransformResult, error) {
 	c.outLimit = max(h.maxOutput, outputRatio*max(0, c.Object.Size))
 	c.gather()              //nolint:contextcheck // a call has a context of its own, made from the caller's
 	err := c.withInstance() //nolint:contextcheck // as above
+	// The instance is closed, or idle: others may have theirs while this one's
+	// output is written.
+	c.unreserve()
 	c.leave()
 	if err == nil && ctx.Err() != nil {
 		err = context.Cause(ctx)
@@ -177,7 +180,7 @@ func (c *call) withInstance() error {
 	c.memory = int64(in.mem.size)
 	clean := err == nil && c.t.module.report.ABI == ShoalV1 && !c.t.spec.Fresh &&
 		in.calls < maxCalls && c.memory <= 2*in.base
-	if clean && h.putIdle(c.t, in) {
+	if clean && c.keep(in) {
 		return nil
 	}
 	if closeErr := in.close(ctx); closeErr != nil {
@@ -220,7 +223,7 @@ func (h *Host) admit(ctx context.Context, c *call) error {
 	if h.ledger.try(n, c.Job) {
 		return nil
 	}
-	h.evict(ctx, n)
+	h.evict(ctx, h.ledger.missing(n))
 	return h.ledger.acquire(ctx, n, classOf(c.Job, false), false)
 }
 
@@ -267,15 +270,23 @@ func (h *Host) takeIdle(t *transform) *instance {
 	return in
 }
 
-// putIdle puts an instance into the pool, if there is memory for it besides what
-// its call still has reserved, and nobody waits for memory.
-func (h *Host) putIdle(t *transform, in *instance) bool {
-	if !h.ledger.try(int64(in.mem.size), false) {
+// unreserve gives the memory of the call back, if that has not been done.
+func (c *call) unreserve() {
+	c.host.ledger.release(c.reserved, c.Job)
+	c.reserved = 0
+}
+
+// keep puts the call's instance into the pool, for which the call gives its memory
+// back. If somebody waits for what the instance has, it is to be closed instead.
+func (c *call) keep(in *instance) bool {
+	h := c.host
+	if !h.ledger.trade(c.reserved, int64(in.mem.size), c.Job) {
 		return false
 	}
+	c.reserved = 0
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	t.idle = append(t.idle, in)
+	c.t.idle = append(c.t.idle, in)
 	h.idle++
 	return true
 }

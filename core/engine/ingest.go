@@ -30,6 +30,7 @@ type ingest struct {
 	sum    hash.Hash
 	feed   chan []byte
 	spare  chan []byte
+	blocks int // that there are, in all
 	done   chan struct{}
 }
 
@@ -40,8 +41,12 @@ const (
 	etagKeep = "keep"
 )
 
-// hashBlock is the unit in which large bodies are handed to the hashes.
-const hashBlock = 256 << 10
+// hashBlock is the unit in which bodies are handed to the hashes, in bytes; hashDepth
+// of them may wait.
+const (
+	hashBlock = 256 << 10
+	hashDepth = 4
+)
 
 func newIngest(src io.Reader, bucket *core.Bucket, opt *core.PutOptions) *ingest {
 	in := &ingest{src: src, opt: opt}
@@ -128,11 +133,7 @@ func (in *ingest) Read(p []byte) (int, error) {
 // aside gives a copy of the bytes to the hashing goroutine.
 func (in *ingest) aside(b []byte) {
 	if in.feed == nil {
-		const depth = 4
-		in.feed, in.spare, in.done = make(chan []byte, depth), make(chan []byte, depth+2), make(chan struct{})
-		for range depth + 2 {
-			in.spare <- make([]byte, 0, hashBlock)
-		}
+		in.feed, in.spare, in.done = make(chan []byte, hashDepth), make(chan []byte, hashDepth+2), make(chan struct{})
 		go func() {
 			defer close(in.done)
 			for b := range in.feed {
@@ -144,11 +145,28 @@ func (in *ingest) aside(b []byte) {
 		}()
 	}
 	for len(b) > 0 {
-		buf := <-in.spare
+		buf := in.block()
 		k := min(len(b), cap(buf))
 		in.feed <- append(buf, b[:k]...)
 		b = b[k:]
 	}
+}
+
+// block gives an empty block: one that was hashed, or a new one while there are few.
+func (in *ingest) block() []byte {
+	select {
+	case b := <-in.spare:
+		return b
+	default:
+	}
+	if in.blocks == hashDepth+2 {
+		return <-in.spare
+	}
+	in.blocks++
+	if in.opt.Size >= 0 {
+		return make([]byte, 0, min(in.opt.Size, hashBlock))
+	}
+	return make([]byte, 0, hashBlock)
 }
 
 // close waits for the hashing goroutine.

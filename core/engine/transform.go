@@ -12,6 +12,7 @@ import (
 	"sync"
 
 	"github.com/shoalstore/shoal/core"
+	"github.com/shoalstore/shoal/core/shardio"
 )
 
 const (
@@ -69,10 +70,14 @@ func (n *Node) TransformObject(ctx context.Context, t *TransformTask) (Transform
 }
 
 func (n *Node) transformOnce(ctx context.Context, t *TransformTask) (TransformedObject, error) {
-	if !t.Inspect {
-		done, err := n.transformedBefore(ctx, t)
-		if err != nil || done != nil {
-			return orZero(done), err
+	var there *destination
+	if !t.Inspect && !t.To.Name.Remote() {
+		var err error
+		if there, err = n.destination(ctx, t, t.ToKey); err != nil {
+			return TransformedObject{}, err
+		}
+		if done := there.done(t); done != nil {
+			return *done, nil
 		}
 	}
 	reading, cancel := context.WithCancel(ctx)
@@ -84,10 +89,12 @@ func (n *Node) transformOnce(ctx context.Context, t *TransformTask) (Transformed
 	if why != "" {
 		return TransformedObject{End: CopySkipped, Why: why}, nil
 	}
-	outs := &transformOutputs{n: n, t: t, src: src, room: transformInline, ctx: ctx}
+	outs := &transformOutputs{n: n, t: t, src: src, before: there, room: transformInline, ctx: ctx}
 	call := core.TransformCall{Object: objectOf(&t.From, src), Job: true, Output: outs.open}
 	if src.Length <= transformWhole {
-		call.Data = make([]byte, src.Length)
+		data := n.buffers.Get(int(src.Length))
+		defer n.buffers.Put(data)
+		call.Data = data.B
 		_, err := io.ReadFull(src.Body, call.Data)
 		if err = errors.Join(err, src.Body.Close()); err != nil {
 			return TransformedObject{}, fmt.Errorf("data of %q: %w", t.Key, err)
@@ -109,13 +116,6 @@ func (n *Node) transformOnce(ctx context.Context, t *TransformTask) (Transformed
 		return TransformedObject{End: TransformRefused, Failure: res.Failure, Log: res.Log}, nil
 	}
 	return outs.commit(ctx)
-}
-
-func orZero(t *TransformedObject) TransformedObject {
-	if t == nil {
-		return TransformedObject{}
-	}
-	return *t
 }
 
 // objectOf is what a transform is told of an object.
@@ -153,23 +153,34 @@ func (t *TransformTask) wrote(o core.Origin) (outputs, bytes int64, ok bool) {
 	return outputs, bytes, err1 == nil && err2 == nil
 }
 
-// transformedBefore returns what this job made of the object already, nil if its own
-// output is not there. A remote's object does not say how many others there are: then
-// the transform runs again, and each output is found.
-func (n *Node) transformedBefore(ctx context.Context, t *TransformTask) (*TransformedObject, error) {
-	if t.To.Name.Remote() {
-		return nil, nil //nolint:nilnil // nobody knows
-	}
-	have, _, err := n.record(ctx, t.To.ID, t.ToKey)
+// destination is what a key of the destination had when it was asked.
+type destination struct {
+	key string
+	rec *core.Record // nil if there is none
+	row core.Row
+}
+
+// destination asks what a key of the destination has.
+func (n *Node) destination(ctx context.Context, t *TransformTask, key string) (*destination, error) {
+	rec, row, err := n.record(ctx, t.To.ID, key)
 	if err != nil && !errors.Is(err, core.ErrNotFound) {
 		return nil, err
 	}
-	if have != nil {
-		if outputs, bytes, ok := t.wrote(have.Origin); ok && outputs > 0 {
-			return &TransformedObject{End: CopiedSoFar, Outputs: outputs, Bytes: bytes}, nil
-		}
+	return &destination{key, rec, row}, nil
+}
+
+// done returns what this job made of the object already, nil if its own output is
+// not there. A remote's object, which is not asked here, does not say how many others
+// there are: then the transform runs again, and each output is found.
+func (d *destination) done(t *TransformTask) *TransformedObject {
+	if d.rec == nil {
+		return nil
 	}
-	return nil, nil //nolint:nilnil // nothing was made
+	outputs, bytes, ok := t.wrote(d.rec.Origin)
+	if !ok || outputs == 0 {
+		return nil
+	}
+	return &TransformedObject{End: CopiedSoFar, Outputs: outputs, Bytes: bytes}
 }
 
 // transformOutputs are the outputs of one object.
@@ -180,7 +191,10 @@ type transformOutputs struct {
 	src  *core.Object
 	all  []*transformOutput
 	keys map[string]bool
-	room int64 // left of transformInline
+	// before is what the object's own key had when the transform began. Who writes
+	// it meanwhile makes the commit fail, and the next attempt sees it.
+	before *destination
+	room   int64 // left of transformInline
 }
 
 // open is core.TransformCall.Output. Its context may end with the call, which is
@@ -215,6 +229,7 @@ func (o *transformOutputs) wait() {
 		if out.w != nil {
 			<-out.done
 		}
+		out.free()
 		out.cancel(nil)
 	}
 }
@@ -297,12 +312,15 @@ func (o *transformOutputs) commitOne(ctx context.Context, out *transformOutput, 
 		return o.commitRemote(ctx, out)
 	}
 	n, t := o.n, o.t
-	have, row, err := n.record(ctx, t.To.ID, out.key)
-	if err != nil && !errors.Is(err, core.ErrNotFound) {
-		o.drop(out)
-		return 0, 0, "", err
+	there := o.before
+	if there == nil || there.key != out.key {
+		var err error
+		if there, err = n.destination(ctx, t, out.key); err != nil {
+			o.drop(out)
+			return 0, 0, "", err
+		}
 	}
-	if have != nil {
+	if have := there.rec; have != nil {
 		_, _, mine := t.wrote(have.Origin)
 		switch {
 		case mine:
@@ -321,7 +339,7 @@ func (o *transformOutputs) commitOne(ctx context.Context, out *transformOutput, 
 	}
 	st.rec.Modified = n.clock.Now().UTC()
 	m := n.mutation(&t.To, out.key, core.NewRequestID())
-	m.checks = []check{{kind: checkVersion, row: objectKey(t.To.ID, out.key), version: row.Version}}
+	m.checks = []check{{kind: checkVersion, row: objectKey(t.To.ID, out.key), version: there.row.Version}}
 	made, err := n.writeObject(ctx, &t.To, out.key, st, m)
 	return Copied, made.Size, "", err
 }
@@ -374,7 +392,7 @@ type transformOutput struct {
 	ctx    context.Context // of storing; Abort ends it
 	cancel context.CancelCauseFunc
 	size   int64
-	buf    []byte
+	buf    *shardio.Buffer // nil if nothing is there
 
 	w    *io.PipeWriter // nil as long as buf has everything
 	done chan struct{}  // closed once w's reader has ended
@@ -393,8 +411,8 @@ func (w *transformOutput) Write(p []byte) (int, error) {
 		return len(p), context.Cause(w.ctx)
 	}
 	if w.w == nil {
-		if len(w.buf)+len(p) <= transformWhole {
-			w.buf = append(w.buf, p...)
+		if w.size <= transformWhole {
+			w.keep(p)
 			return len(p), context.Cause(w.ctx)
 		}
 		if err := w.stream(); err != nil {
@@ -420,9 +438,34 @@ func (w *transformOutput) stream() error {
 		w.st, w.err = w.store(pr, -1)
 		pr.CloseWithError(w.err) // nil is a closed pipe: who writes on is told
 	}()
-	_, err := pw.Write(w.buf)
-	w.buf = nil
+	_, err := pw.Write(w.kept())
+	w.free()
 	return err
+}
+
+// keep adds to what is kept.
+func (w *transformOutput) keep(p []byte) {
+	n := len(w.kept())
+	if w.buf == nil || n+len(p) > cap(w.buf.B) {
+		larger := w.o.n.buffers.Get(max(n+len(p), min(2*n, transformWhole)))
+		copy(larger.B, w.kept())
+		w.free()
+		w.buf = larger
+	}
+	w.buf.B = append(w.buf.B[:n], p...)
+}
+
+func (w *transformOutput) kept() []byte {
+	if w.buf == nil {
+		return nil
+	}
+	return w.buf.B
+}
+
+// free gives back what keeps the output.
+func (w *transformOutput) free() {
+	w.o.n.buffers.Put(w.buf)
+	w.buf = nil
 }
 
 func (w *transformOutput) store(src io.Reader, size int64) (*stored, error) {
@@ -441,8 +484,8 @@ func (w *transformOutput) Close() error {
 	case w.o.t.Inspect:
 		return context.Cause(w.ctx)
 	case w.w == nil:
-		w.st, w.err = w.store(bytes.NewReader(w.buf), int64(len(w.buf)))
-		w.buf = nil
+		w.st, w.err = w.store(bytes.NewReader(w.kept()), int64(len(w.kept())))
+		w.free()
 	default:
 		if err := w.w.Close(); err != nil {
 			return err

@@ -72,6 +72,7 @@ type Gateway struct {
 	region     string
 	verify     *sigv4.Verifier
 	buffers    sync.Pool // of *[copyBuffer]byte
+	wholes     sync.Pool // of *bytes.Buffer, for what passes through transforms as a whole
 }
 
 // New returns a gateway.

@@ -1,6 +1,7 @@
 package s3gateway
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -40,6 +41,7 @@ type transformed struct {
 	options core.GetOptions
 	obj     *core.Object
 	out     *inlineOutput
+	held    *bytes.Buffer // of out, until its status goes out
 }
 
 // transformObject serves GET and HEAD of an object with ?transform=NAME, or
@@ -170,8 +172,12 @@ func (t *transformed) get(ctx context.Context, version string) error {
 	if done, err := t.unmodified(t.obj.Modified); done || err != nil {
 		return errors.Join(err, t.obj.Body.Close())
 	}
+	data, held := q.whole(), q.whole()
+	defer q.wholes.Put(data)
+	defer q.wholes.Put(held)
+	t.held = held
 	call := core.TransformCall{Transform: t.ref, Args: t.args, Object: t.object(), Output: t.output}
-	if err := t.body(&call, cancel); err != nil {
+	if err := t.body(&call, data, cancel); err != nil {
 		return err
 	}
 	res, err := q.transforms.RunTransform(ctx, call)
@@ -186,13 +192,24 @@ func (t *transformed) object() core.TransformObject {
 	}
 }
 
-// body gives the call the object: small ones as a whole.
-func (t *transformed) body(call *core.TransformCall, cancel context.CancelFunc) error {
+// whole gives an empty buffer, which is to be given back to wholes.
+func (g *Gateway) whole() *bytes.Buffer {
+	b, _ := g.wholes.Get().(*bytes.Buffer)
+	if b == nil {
+		return new(bytes.Buffer)
+	}
+	b.Reset()
+	return b
+}
+
+// body gives the call the object: small ones as a whole, in data.
+func (t *transformed) body(call *core.TransformCall, data *bytes.Buffer, cancel context.CancelFunc) error {
 	if t.obj.Length > transformWhole {
 		call.Body = core.StoppableBody(t.obj.Body, cancel)
 		return nil
 	}
-	call.Data = make([]byte, t.obj.Length)
+	data.Grow(int(t.obj.Length))
+	call.Data = data.AvailableBuffer()[:t.obj.Length]
 	_, err := io.ReadFull(t.obj.Body, call.Data)
 	return errors.Join(err, t.obj.Body.Close())
 }
@@ -239,11 +256,11 @@ func (t *transformed) end(ctx context.Context, res *core.TransformResult, err er
 	case t.out == nil:
 		t.out = &inlineOutput{t: t}
 	}
-	t.q.set("Content-Length", strconv.Itoa(len(t.out.held)))
+	t.q.set("Content-Length", strconv.Itoa(t.held.Len()))
 	if err := t.out.begin(); err != nil {
 		return err
 	}
-	_, _ = t.q.w.Write(t.out.held) // a client that is gone needs no more
+	_, _ = t.q.w.Write(t.held.Bytes()) // a client that is gone needs no more
 	return nil
 }
 
@@ -264,7 +281,6 @@ func (t *transformed) failure(res *core.TransformResult) error {
 type inlineOutput struct {
 	t    *transformed
 	info core.TransformOutputInfo
-	held []byte
 	err  error // of the connection
 
 	mu      sync.Mutex
@@ -306,17 +322,15 @@ func (o *inlineOutput) Write(p []byte) (int, error) {
 		return 0, aborted
 	}
 	if !begun {
-		if len(o.held)+len(p) <= transformHeld {
-			o.held = append(o.held, p...)
-			return len(p), nil
+		if o.t.held.Len()+len(p) <= transformHeld {
+			return o.t.held.Write(p)
 		}
 		if err := o.begin(); err != nil {
 			return 0, err
 		}
-		if _, err := o.send(o.held); err != nil {
+		if _, err := o.send(o.t.held.Bytes()); err != nil {
 			return 0, err
 		}
-		o.held = nil
 	}
 	return o.send(p)
 }
