@@ -572,50 +572,58 @@ func slowToCompile() []byte {
 	return m.Bytes()
 }
 
-// A thousand runs of what fails and what does not leave no maps, goroutines or
+// A thousand runs of all that is hostile, and of what is not, leave no maps, goroutines or
 // memory behind.
 func TestNoLeaks(t *testing.T) {
-	h := newHost(t, wasmetl.Options{Running: 1, Stall: 5 * time.Millisecond})
-	quick := wasmetl.Spec{Timeout: time.Millisecond}
-	var refs []core.TransformRef
-	add := func(name string, wasm []byte, spec wasmetl.Spec) {
-		spec.Name = name
-		refs = append(refs, install(t, h, spec, wasm))
+	h := newHost(t, wasmetl.Options{Running: 1, Stall: 5 * time.Millisecond, MaxOutput: 1 << 20, MaxOutputs: 100})
+	type guest struct {
+		ref core.TransformRef
+		run func(*core.TransformCall)
 	}
-	add("identity", identity(), wasmetl.Spec{})
-	add("wasi", wasiIdentity(), wasmetl.Spec{})
-	add("fresh", identity(), wasmetl.Spec{Fresh: true})
-	add("traps", trapping(w.Unreachable), wasmetl.Spec{})
-	add("deep", deep(), wasmetl.Spec{})
-	add("spins", shoalGuest("", spin, ok).Bytes(), quick)
-	add("data", shoalGuest(strings.Repeat("x", 3*65536), ok).Bytes(), wasmetl.Spec{})
-	add("exits", wasiGuest("", i(1), w.Call(2)).Bytes(), wasmetl.Spec{})
+	var guests []guest
+	add := func(name string, wasm []byte, spec wasmetl.Spec, run func(*core.TransformCall)) {
+		spec.Name = name
+		guests = append(guests, guest{install(t, h, spec, wasm), run})
+	}
+	add("identity", identity(), wasmetl.Spec{}, nil)
+	add("wasi", wasiIdentity(), wasmetl.Spec{}, nil)
+	add("fresh", identity(), wasmetl.Spec{Fresh: true}, nil)
+	for n, x := range append(corpus(), systems()...) {
+		if x.spec.Timeout > 0 {
+			x.spec.Timeout = time.Millisecond
+		}
+		name := fmt.Sprint("hostile-", n)
+		if strings.HasPrefix(x.name, "deep recursion") {
+			name = fmt.Sprint("deep-", n)
+		}
+		add(name, x.wasm, x.spec, x.run)
+	}
 	round := func(n int) {
 		for k := range n {
-			ref := refs[k%len(refs)]
-			if ref.Name == "deep" && k > 40 {
-				ref = refs[0] // 84 MB of stack each
+			g := guests[k%len(guests)]
+			if strings.HasPrefix(g.ref.Name, "deep-") && k > len(guests) {
+				g = guests[0] // 84 MB of stack each
 			}
-			if err := h.Start(ref.Name); err != nil {
+			if err := h.Start(g.ref.Name); err != nil {
 				t.Fatal(err)
 			}
-			run(t, h, ref, strings.Repeat("x", 100_000), func(c *core.TransformCall) {
-				switch k % 3 {
-				case 0:
+			run(t, h, g.ref, strings.Repeat("x", 100_000), func(c *core.TransformCall) {
+				switch turn := k / len(guests) % 3; {
+				case g.run != nil:
+					g.run(c)
+				case turn == 0:
 					streaming(io.NopCloser(bytes.NewReader(c.Data)))(c)
-				case 1:
-					if ref.Name != "fresh" {
-						streaming(newStalled())(c)
-					}
+				case turn == 1 && g.ref.Name != "fresh":
+					streaming(newStalled())(c)
 				}
 			})
 		}
 	}
-	round(100)
+	round(2 * len(guests))
 	before := footprint(t)
 	round(1000)
 	after := footprint(t)
-	t.Logf("%+v, then %+v", before, after)
+	t.Logf("%d guests: %+v, then %+v", len(guests), before, after)
 	// Adjacent mappings count as one; that they are gone is seen in the space.
 	if after.maps > before.maps+20 || after.goroutines > before.goroutines ||
 		after.resident > before.resident+(64<<20) || after.space > before.space+(1<<30) {
