@@ -315,6 +315,9 @@ func (o *options) outcome(j api.Job) error {
 
 func describeOutcome(j api.Job) string {
 	verb := strings.ToLower(verbOf(j.Kind))
+	if j.Kind == job.KindETL && j.To == "" {
+		verb = "inspected"
+	}
 	if j.DryRun && j.Planned != nil {
 		return fmt.Sprintf("%s[%s] %s: dry run, %d objects, %s would be %s", j.Kind, j.ID, j.State, j.Planned.Objects, formatBytes(j.Planned.Bytes), verb)
 	}

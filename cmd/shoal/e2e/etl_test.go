@@ -3,6 +3,7 @@ package e2e_test
 import (
 	"bytes"
 	"context"
+	"crypto/md5" //nolint:gosec // compares
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -95,6 +96,7 @@ func TestTransforms(t *testing.T) {
 		t.Errorf("what is no module: %v", err)
 	}
 
+	c.transformLarge(t, src)
 	c.transformAndKill(t, src, dst)
 	if err := k.DeleteTransform(ctx, "upper"); !errors.Is(err, core.ErrNotFound) {
 		t.Errorf("removed already: %v", err)
@@ -186,11 +188,75 @@ func (c *cluster) askETL(t *testing.T, verb string, request any) map[string]any 
 	return out
 }
 
+// transformLarge passes a large object through a transform, to a client and to a bucket:
+// no node keeps more of it than a little.
+func (c *cluster) transformLarge(t *testing.T, src core.BucketName) {
+	t.Helper()
+	const size, most = 192 << 20, 128 << 20
+	ctx, k := t.Context(), c.client("n1")
+	data := bytes.Repeat([]byte("a line of sixty-four bytes, which is repeated again and again.\n\n"), size/64)
+	if _, err := k.Upload(ctx, src.Name, "large", bytes.NewReader(data), size, client.TransferOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	want := md5.Sum(upperOf(data)) //nolint:gosec // compares
+	data = nil
+	before := c.peaks(t, true)
+	r, err := k.Get(ctx, src.Name, "large", client.GetOptions{Query: map[string][]string{"transform": {"upper"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum := md5.New() //nolint:gosec // compares
+	n, err := io.Copy(sum, r)
+	if err = errors.Join(err, r.Close()); err != nil || n != size || [md5.Size]byte(sum.Sum(nil)) != want {
+		t.Errorf("%d bytes of %d came, %v", n, size, err)
+	}
+	j := c.job("etl", "bucket", "upper", src.String(), "shoal://large", "--prefix", "large", "--progress")
+	if j.State != api.JobDone || j.Outputs.Bytes != size {
+		t.Errorf("job: %+v", j)
+	}
+	after := c.peaks(t, false)
+	t.Logf("peaks were %v before, %v after", before, after)
+	for node, peak := range after {
+		if grown := peak - before[node]; grown > most {
+			t.Errorf("%s took %d MiB more for an object of %d MiB, want at most %d", node, grown>>20, size>>20, most>>20)
+		}
+	}
+}
+
+// peaks are how large nodes have been in memory, in bytes; with again from now on.
+func (c *cluster) peaks(t *testing.T, again bool) map[string]int64 {
+	t.Helper()
+	s, err := c.State()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := map[string]int64{}
+	for _, n := range s.Nodes {
+		proc := fmt.Sprintf("/proc/%d/", n.Process.PID)
+		if again {
+			if err := os.WriteFile(proc+"clear_refs", []byte("5"), 0); err != nil {
+				t.Fatal(err)
+			}
+		}
+		b, err := os.ReadFile(proc + "status")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var kib int64
+		_, rest, _ := strings.Cut(string(b), "VmHWM:")
+		if _, err := fmt.Sscan(rest, &kib); err != nil {
+			t.Fatal(err)
+		}
+		out[n.Name] = kib << 10
+	}
+	return out
+}
+
 // transformAndKill transforms a bucket, removes the transform's name and kills n3 on
 // the way. Every object arrives, once.
 func (c *cluster) transformAndKill(t *testing.T, src, dst core.BucketName) {
 	t.Helper()
-	const objects = 400
+	const objects = 240
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	k := c.client("n2")
@@ -202,7 +268,7 @@ func (c *cluster) transformAndKill(t *testing.T, src, dst core.BucketName) {
 	set.put(t, k, src)
 	j, err := k.StartJob(ctx, api.JobSpec{
 		Kind: "etl", From: src.String(), To: dst.String(), Prefix: "in/", Prepend: "out/", Ext: map[string]string{"txt": "up"},
-		Args: map[string]string{"transform": "upper"}, RateLimit: api.RateLimit{Objects: 200}, ClientToken: "once",
+		Args: map[string]string{"transform": "upper"}, RateLimit: api.RateLimit{Objects: 120}, ClientToken: "once",
 	})
 	if err != nil {
 		t.Fatal(err)
