@@ -270,6 +270,9 @@ func (j *jobFlags) preview(ctx context.Context, c *client.Client, spec api.JobSp
 }
 
 func (o *options) printPreview(p api.Preview) error {
+	if len(p.Objects) == 0 {
+		return nil
+	}
 	t := newTable("OBJECT", ">SIZE", "WOULD BECOME", ">SIZE")
 	head := ""
 	for _, x := range p.Objects {
