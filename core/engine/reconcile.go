@@ -454,6 +454,11 @@ func (h *reconciler) settle(p *reconcilePass) {
 			x.tries++
 		default:
 			x.again, x.tries = 0, 0
+			if !p.count && x.left > 0 && x.recount == 0 {
+				// What could be made was neither made nor did it fail: it was another
+				// object, or by another map, when its turn came.
+				x.recount = h.recountAt()
+			}
 		}
 	}
 }
