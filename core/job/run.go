@@ -146,6 +146,7 @@ func (r *run) loop(ctx context.Context) error {
 			return ctx.Err()
 		}
 	}
+	r.awaitBuckets(ctx)
 	r.limit = r.newLimits()
 	defer r.transform.release(ctx)
 	var following sync.WaitGroup
@@ -178,6 +179,25 @@ func (r *run) loop(ctx context.Context) error {
 		}
 	}
 	return ctx.Err()
+}
+
+// awaitBuckets waits until the node's map has the job's buckets: a destination may have
+// been created just before the job. One that does not come was removed.
+func (r *run) awaitBuckets(ctx context.Context) {
+	const soon = 5 * time.Second
+	ctx, cancel := context.WithTimeout(ctx, soon)
+	defer cancel()
+	for ctx.Err() == nil {
+		m, changed := r.m.o.Node.Maps()
+		known := func(id core.BucketID) bool { return id == core.SystemBucket || m.Bucket(id) != nil }
+		if known(r.spec.FromID) && known(r.spec.ToID) {
+			return
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+		}
+	}
 }
 
 // rest waits a moment, unless the job is in another phase by then.
