@@ -184,8 +184,10 @@ type Map struct {
 	Buckets    []Bucket  `json:"buckets"` // by ID
 	Slots      SlotTable `json:"slots"`
 
-	// sum is the checksum of the encoded map, set by Seal and DecodeMap.
-	sum string
+	// sum is the checksum of the encoded map and body its JSON, set by Seal
+	// and DecodeMap.
+	sum  string
+	body []byte
 }
 
 // SlotTable is the slot table; in JSON it is base64 of its binary form.
@@ -223,23 +225,35 @@ func (m *Map) Seal() error {
 		return fmt.Errorf("encode map %d: %w", m.Epoch, err)
 	}
 	s := sha256.Sum256(b)
-	m.sum = hex.EncodeToString(s[:])
+	m.sum, m.body = hex.EncodeToString(s[:]), b
 	return nil
 }
 
 // Encode returns the map's stored form: a line with a magic word and the
 // checksum, then JSON.
 func (m *Map) Encode() ([]byte, error) {
-	b, err := json.Marshal(m)
-	if err != nil {
-		return nil, fmt.Errorf("encode map %d: %w", m.Epoch, err)
+	b, sum := m.body, m.sum
+	if b == nil {
+		var err error
+		if b, err = json.Marshal(m); err != nil {
+			return nil, fmt.Errorf("encode map %d: %w", m.Epoch, err)
+		}
+		s := sha256.Sum256(b)
+		sum = hex.EncodeToString(s[:])
 	}
-	s := sha256.Sum256(b)
-	out := make([]byte, 0, len(mapMagic)+65+len(b))
+	out := make([]byte, 0, len(mapMagic)+len(sum)+1+len(b))
 	out = append(out, mapMagic...)
-	out = hex.AppendEncode(out, s[:])
+	out = append(out, sum...)
 	out = append(out, '\n')
 	return append(out, b...), nil
+}
+
+// IsEncoded says whether b is the stored form of m, which must be sealed. Who
+// has m need not decode b then.
+func (m *Map) IsEncoded(b []byte) bool {
+	head, body, ok := bytes.Cut(b, []byte{'\n'})
+	sum, magic := bytes.CutPrefix(head, []byte(mapMagic))
+	return ok && magic && m.sum != "" && string(sum) == m.sum && bytes.Equal(body, m.body)
 }
 
 // DecodeMap reads the stored form and verifies its checksum and its inner
@@ -266,7 +280,7 @@ func DecodeMap(b []byte) (*Map, error) {
 	if err != nil {
 		return nil, fmt.Errorf("map: %w: %w", ErrCorrupt, err)
 	}
-	m.sum = string(sum)
+	m.sum, m.body = string(sum), bytes.Clone(body)
 	return m, m.check()
 }
 
@@ -306,10 +320,16 @@ func (m *Map) check() error {
 			return bad("buckets are not in order")
 		}
 	}
-	for i, s := range m.Slots {
-		for _, d := range append(slices.Clone(s.Insync), s.Joining...) {
-			if m.Disk(d) == nil {
-				return bad(fmt.Sprintf("slot %d names disk %d, which is not in the map", i, d))
+	known := make(map[DiskID]bool, len(m.Disks))
+	for i := range m.Disks {
+		known[m.Disks[i].ID] = true
+	}
+	for i := range m.Slots {
+		for _, l := range [...][]DiskID{m.Slots[i].Insync, m.Slots[i].Joining} {
+			for _, d := range l {
+				if !known[d] {
+					return bad(fmt.Sprintf("slot %d names disk %d, which is not in the map", i, d))
+				}
 			}
 		}
 	}
@@ -324,12 +344,31 @@ func (m *Map) Clone() *Map {
 	c.Voters = slices.Clone(m.Voters)
 	c.OldVoters = slices.Clone(m.OldVoters)
 	c.Buckets = slices.Clone(m.Buckets)
-	c.Slots = make(SlotTable, len(m.Slots))
-	for i, s := range m.Slots {
-		c.Slots[i] = Slot{Term: s.Term, Insync: slices.Clone(s.Insync), Joining: slices.Clone(s.Joining)}
-	}
-	c.sum = ""
+	c.Slots = m.Slots.clone()
+	c.sum, c.body = "", nil
 	return &c
+}
+
+// clone copies the table; the lists share one array, without room to grow.
+func (t SlotTable) clone() SlotTable {
+	n := 0
+	for i := range t {
+		n += len(t[i].Insync) + len(t[i].Joining)
+	}
+	all := make([]DiskID, 0, n)
+	part := func(l []DiskID) []DiskID {
+		if l == nil {
+			return nil
+		}
+		from := len(all)
+		all = append(all, l...)
+		return all[from:len(all):len(all)]
+	}
+	out := make(SlotTable, len(t))
+	for i := range t {
+		out[i] = Slot{Term: t[i].Term, Insync: part(t[i].Insync), Joining: part(t[i].Joining)}
+	}
+	return out
 }
 
 // Node returns the node with that name, or nil. The caller must not change it
@@ -411,10 +450,19 @@ func (m *Map) IsVoter(n NodeID, key string) bool {
 // A voter confirms next only when none of them can still act under m.
 func (m *Map) Losers(next *Map) []NodeID {
 	lost := map[NodeID]bool{}
+	moved := map[DiskID]bool{} // to another node
+	for i := range m.Disks {
+		if d := &m.Disks[i]; next.NodeOf(d.ID) != d.Node {
+			moved[d.ID] = true
+		}
+	}
 	for i := range m.Slots {
-		was := m.OwnerNode(SlotID(i))
-		if was != "" && (i >= len(next.Slots) || next.OwnerNode(SlotID(i)) != was || next.Slots[i].Owner() != m.Slots[i].Owner()) {
-			lost[was] = true
+		was := m.Slots[i].Owner()
+		if i < len(next.Slots) && next.Slots[i].Owner() == was && (len(moved) == 0 || !moved[was]) {
+			continue
+		}
+		if n := m.NodeOf(was); n != "" {
+			lost[n] = true
 		}
 	}
 	for i := range m.Buckets {
@@ -478,10 +526,11 @@ func (t *SlotTable) UnmarshalJSON(j []byte) error {
 	d := decoder{b: b}
 	n := d.count(1<<20, 3)
 	out := make(SlotTable, n)
+	all := make([]DiskID, 0, len(b)) // a disk takes a byte at the least
 	for i := range out {
 		out[i].Term = Epoch(d.uvarint())
-		out[i].Insync = d.disks()
-		out[i].Joining = d.disks()
+		out[i].Insync, all = d.disks(all)
+		out[i].Joining, all = d.disks(all)
 	}
 	if d.err != nil || len(d.b) != 0 {
 		return fmt.Errorf("slot table: malformed: %w", ErrCorrupt)
@@ -490,14 +539,15 @@ func (t *SlotTable) UnmarshalJSON(j []byte) error {
 	return nil
 }
 
-func (d *decoder) disks() []DiskID {
+// disks reads a list behind those in all, which has room for it.
+func (d *decoder) disks(all []DiskID) (list, more []DiskID) {
 	n := d.count(64, 1)
 	if n == 0 {
-		return nil
+		return nil, all
 	}
-	out := make([]DiskID, n)
-	for i := range out {
-		out[i] = DiskID(d.uvarint())
+	from := len(all)
+	for range n {
+		all = append(all, DiskID(d.uvarint()))
 	}
-	return out
+	return all[from:len(all):len(all)], all
 }

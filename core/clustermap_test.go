@@ -316,3 +316,49 @@ func TestMapOfNewerVersion(t *testing.T) {
 		t.Error("a damaged map with feature bits is not ErrCorrupt")
 	}
 }
+
+// Who has a map knows its stored form without decoding it, and takes nothing else
+// for it.
+func TestMapIsEncoded(t *testing.T) {
+	m := testMap(t)
+	b, err := m.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := DecodeMap(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !m.IsEncoded(b) || !got.IsEncoded(b) {
+		t.Error("a map does not know its own stored form")
+	}
+	again, err := got.Encode()
+	if err != nil || !bytes.Equal(again, b) {
+		t.Errorf("encoded again, a decoded map is another (%v)", err)
+	}
+	b[0] ^= 1
+	if m.IsEncoded(b) {
+		t.Error("another magic word is taken for the map's")
+	}
+	b[0] ^= 1
+	b[len(b)-2] ^= 1
+	if m.IsEncoded(b) {
+		t.Error("a damaged map is taken for the map")
+	}
+	next := m.Clone()
+	next.Epoch++
+	if next.IsEncoded(again) {
+		t.Error("a map that is not sealed has a stored form")
+	}
+	if err := next.Seal(); err != nil {
+		t.Fatal(err)
+	}
+	if next.IsEncoded(again) || m.Epoch == next.Epoch {
+		t.Error("the predecessor's stored form is taken for the map's")
+	}
+	next.Slots[1].Joining = append(next.Slots[1].Joining, 9)
+	next.Slots[0].Insync[0] = 4
+	if m.Slots[0].Insync[0] != 3 || len(m.Slots[1].Joining) != 2 || len(next.Slots[2].Insync) != 0 {
+		t.Error("a clone shares its lists")
+	}
+}
