@@ -15,19 +15,25 @@ const (
 	// DefaultMaxJoins is the number of slots that may be joining on a disk.
 	DefaultMaxJoins = 32
 	// DefaultMaxOwners is the number of slots that change their owner in a
-	// step for balance alone.
+	// step. While one does, its requests wait.
 	DefaultMaxOwners = 64
+	// DefaultMaxMoves is the number of rows that join disks at a time, and of
+	// those that drop one in a step, though they have all the members they
+	// should have, only not the right ones. All nodes work on a changed row at
+	// once, and serve clients less well meanwhile.
+	DefaultMaxMoves = 256
 )
 
 // State is what the steward knows beyond the map.
 type State struct {
 	// Silent are the nodes that a majority of voters does not hear.
 	Silent []core.NodeID
-	// Grace, MaxJoins and MaxOwners have their defaults where 0; a negative
-	// Grace is none.
+	// Grace, MaxJoins, MaxOwners and MaxMoves have their defaults where 0; a
+	// negative Grace or MaxOwners is none.
 	Grace     time.Duration
 	MaxJoins  int
 	MaxOwners int
+	MaxMoves  int
 }
 
 // Plan says what to do next so that the slot table becomes what rendezvous
@@ -45,6 +51,7 @@ type State struct {
 //     leaves before what replaces it is level, be it for balance, maintenance
 //     or drain.
 //   - Owners move where a node owns 10 % more or less than its share.
+//   - Of what makes no row safer only so much is done at a time.
 //   - Buckets that wait for more replicas get them, and then are opened.
 //
 // Every change but a Join is the only one for its row.
@@ -70,6 +77,9 @@ type planner struct {
 	fails []bool // this plan takes it out of rows
 	joins []int  // slots that it is joining
 
+	// What may yet be done of what does not hurry; see DefaultMaxMoves.
+	ownersLeft, joinsLeft, dropsLeft int
+
 	minNodes int // that the in-sync set of a row should span
 	wants    []want
 	settled  []core.SlotID // rows that are as they should be
@@ -93,11 +103,15 @@ func newPlanner(m *core.Map, now time.Time, s State) *planner {
 	if s.MaxJoins <= 0 {
 		s.MaxJoins = DefaultMaxJoins
 	}
-	if s.MaxOwners <= 0 {
+	if s.MaxOwners == 0 {
 		s.MaxOwners = DefaultMaxOwners
+	}
+	if s.MaxMoves <= 0 {
+		s.MaxMoves = DefaultMaxMoves
 	}
 	p := newPlacer(m, s.Silent, now)
 	pl := &planner{m: m, s: s, p: p, cut: now.Add(-s.Grace)}
+	pl.ownersLeft, pl.joinsLeft, pl.dropsLeft = s.MaxOwners, s.MaxMoves, s.MaxMoves
 	pl.gone = make([]bool, len(p.disks))
 	pl.fails = make([]bool, len(p.disks))
 	pl.joins = make([]int, len(p.disks))
@@ -110,6 +124,9 @@ func newPlanner(m *core.Map, now time.Time, s State) *planner {
 			if x := p.index(d); x >= 0 {
 				pl.joins[x]++
 			}
+		}
+		if len(m.Slots[i].Joining) > 0 {
+			pl.joinsLeft--
 		}
 	}
 	pl.minNodes = min(2, m.Replicas)
@@ -243,13 +260,21 @@ func (pl *planner) surplus(s core.SlotID) bool {
 	}
 	if !slices.Contains(pl.target, pl.in[0]) {
 		for _, x := range pl.target {
-			if slices.Contains(pl.in, x) && !pl.gone[x] {
-				pl.out = append(pl.out, core.Change{Kind: core.ChangeOwner, Slot: s, Term: pl.m.Slots[s].Term, Disk: pl.p.disks[x].id})
-				return true
+			if !slices.Contains(pl.in, x) || pl.gone[x] {
+				continue
 			}
+			if pl.ownersLeft > 0 {
+				pl.ownersLeft--
+				pl.out = append(pl.out, core.Change{Kind: core.ChangeOwner, Slot: s, Term: pl.m.Slots[s].Term, Disk: pl.p.disks[x].id})
+			}
+			return true
 		}
 		return false
 	}
+	if pl.dropsLeft == 0 {
+		return true
+	}
+	pl.dropsLeft--
 	drop, shared := -1, false
 	for _, x := range pl.in {
 		if slices.Contains(pl.target, x) {
@@ -318,10 +343,12 @@ func (pl *planner) shortage(s core.SlotID) bool {
 func (pl *planner) join() {
 	slices.SortStableFunc(pl.wants, func(a, b want) int { return a.rank - b.rank })
 	for _, w := range pl.wants {
+		hurries := w.rank < maxRow
 		for _, x := range w.disks {
-			if w.count > 0 && pl.joins[x] < pl.s.MaxJoins {
+			if w.count > 0 && pl.joins[x] < pl.s.MaxJoins && (hurries || pl.joinsLeft > 0) {
 				w.count--
 				pl.joins[x]++
+				pl.joinsLeft--
 				pl.out = append(pl.out, core.Change{Kind: core.ChangeJoin, Slot: w.slot, Disk: pl.p.disks[x].id})
 			}
 		}
@@ -335,9 +362,8 @@ func (pl *planner) owners() {
 		return
 	}
 	o := newOwnership(pl.p, pl.m.Slots)
-	left := pl.s.MaxOwners
 	for _, s := range pl.settled {
-		if left == 0 {
+		if pl.ownersLeft <= 0 {
 			return
 		}
 		pl.load(s)
@@ -349,7 +375,7 @@ func (pl *planner) owners() {
 		pl.out = append(pl.out, core.Change{
 			Kind: core.ChangeOwner, Slot: s, Term: pl.m.Slots[s].Term, Disk: pl.p.disks[pl.in[b]].id,
 		})
-		left--
+		pl.ownersLeft--
 	}
 }
 

@@ -637,3 +637,70 @@ func BenchmarkPlan(b *testing.B) {
 		}
 	})
 }
+
+// What does not hurry is done a little at a time, what makes rows safer is not put
+// off for that.
+func TestPlanMovesFewAtATime(t *testing.T) {
+	const slots = 1024
+	m := initial(t, spec{nodes: 5, disks: 3, slots: slots})
+	draining := core.Change{Kind: core.ChangeNodeState, Node: "n5", State: string(core.NodeDraining)}
+	m = apply(t, m, t0, draining)
+	now := t0.Add(time.Hour)
+	s := State{MaxMoves: 50, MaxOwners: 20}
+	steps := 0
+	for ; ; steps++ {
+		plan := Plan(m, now, s)
+		count := map[core.ChangeKind]int{}
+		for _, c := range plan {
+			count[c.Kind]++
+		}
+		m = apply(t, m, now, plan...)
+		joining := 0
+		for _, row := range m.Slots {
+			if len(row.Joining) > 0 {
+				joining++
+			}
+		}
+		if joining > 50 || count[core.ChangeDrop] > 50 || count[core.ChangeOwner] > 20 {
+			t.Fatalf("step %d: %d rows join disks, %v", steps, joining, count)
+		}
+		if len(plan) == 0 && joining == 0 {
+			break
+		}
+		for _, c := range Plan(m, now, s) {
+			if c.Kind == core.ChangeJoin && joining == 50 {
+				t.Fatalf("step %d: another row joins", steps)
+			}
+		}
+		m = level(t, m, now, nil)
+	}
+	atTarget(t, "drained", m)
+	t.Logf("drained in %d steps", steps)
+
+	// Nobody takes slots over while others still do.
+	back := apply(t, m, now, core.Change{Kind: core.ChangeNodeState, Node: "n5", State: string(core.NodeActive)})
+	for range 100 {
+		plan := Plan(back, now, State{MaxOwners: -1})
+		if slices.ContainsFunc(plan, func(c core.Change) bool { return c.Kind == core.ChangeOwner }) {
+			t.Fatal("an owner changes, none should")
+		}
+		back = level(t, apply(t, back, now, plan...), now, nil)
+	}
+
+	lost := apply(t, m, now, core.Change{Kind: core.ChangeFail, Node: "n1"})
+	short := 0
+	for _, row := range lost.Slots {
+		if len(row.Insync) < 3 {
+			short++
+		}
+	}
+	joins := 0
+	for _, c := range Plan(lost, now.Add(time.Hour), State{MaxMoves: 1, MaxJoins: slots}) {
+		if c.Kind == core.ChangeJoin {
+			joins++
+		}
+	}
+	if joins < short {
+		t.Errorf("%d rows have too few members, %d joins are planned", short, joins)
+	}
+}
