@@ -44,6 +44,9 @@ type driver struct {
 	holdBack func(ctx context.Context, f func()) (did bool, err error)
 
 	effect  atomic.Pointer[core.Map]
+	seen    atomic.Pointer[seenMaps]
+	rights  *slot.Rights
+	opened  atomic.Pointer[chan struct{}] // closed and replaced when a slot becomes active
 	metrics driverMetrics
 	// mute says that nothing is sent to other nodes; see tellMoved.
 	mute atomic.Bool
@@ -56,10 +59,17 @@ type driver struct {
 	disks   map[core.DiskID]*diskIO
 	loop    []*slot.Message // for this node itself
 	voters  []slot.Persist
-	changed chan struct{} // closed and replaced when a map comes
 	work    chan struct{} // capacity 1: loop or voters are not empty
 	group   sync.WaitGroup
 	closed  bool
+}
+
+// seenMaps are the newest map and the one in effect, and a channel that closes
+// when either changes.
+type seenMaps struct {
+	newest, effect *core.Map
+	changed        chan struct{}
+	at             core.Instant // when they became so
 }
 
 // driverMetrics counts what the protocol did; read with atomics.
@@ -72,11 +82,29 @@ func newDriver(clock core.Clock, log *slog.Logger, net Transport, cfg slot.Confi
 		clock: clock, log: log, net: net, self: cfg.ID, node: slot.New(cfg),
 		waiters: map[slot.WriteID]chan slot.Result{},
 		disks:   map[core.DiskID]*diskIO{},
-		changed: make(chan struct{}),
 		work:    make(chan struct{}, 1),
 	}
-	d.effect.Store(d.node.Map()) // a lone voter knows it from the start
+	d.rights = d.node.Rights()
+	d.noteOpened()
+	d.noteMaps() // a lone voter knows it from the start
 	return d
+}
+
+func (d *driver) noteOpened() {
+	next := make(chan struct{})
+	if was := d.opened.Swap(&next); was != nil {
+		close(*was)
+	}
+}
+
+// noteMaps makes known which maps the protocol has.
+func (d *driver) noteMaps() {
+	was := d.seen.Load()
+	d.effect.Store(d.node.Map())
+	d.seen.Store(&seenMaps{d.node.Newest(), d.node.Map(), make(chan struct{}), d.clock.Boot()})
+	if was != nil {
+		close(was.changed)
+	}
 }
 
 // step lets f tell the protocol something and carries out what follows.
@@ -135,9 +163,10 @@ func (d *driver) dispatch(out slot.Output) {
 		d.onChanges(out.Changes)
 	}
 	if out.MapChanged {
-		d.effect.Store(d.node.Map())
-		close(d.changed)
-		d.changed = make(chan struct{})
+		d.noteMaps()
+	}
+	if out.Opened {
+		d.noteOpened()
 	}
 }
 
@@ -168,7 +197,7 @@ func (d *driver) read(r slot.Read) {
 
 // Message takes a protocol message from a peer; see [Transport].
 func (d *driver) Message(from core.NodeID, b []byte) {
-	m, err := slot.DecodeMessage(b)
+	m, err := slot.DecodeMessage(b, d.seen.Load().newest)
 	if err != nil {
 		d.metrics.badMessages.Add(1)
 		d.log.Warn("malformed message", "node", from, "err", err)
@@ -303,13 +332,50 @@ func (d *driver) propose(ctx context.Context, s core.SlotID, e core.Entry, need 
 
 // serving asks for the right to read a slot.
 func (d *driver) serving(s core.SlotID) (g slot.Reading, err error) {
+	if g, ok := d.rights.Serving(d.clock.Boot(), s); ok {
+		return g, nil
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.node.Serving(d.clock.Boot(), s)
 }
 
+// handOver bounds how long a request waits at the node of an owner that is
+// taking a slot over or giving it away; then who asked tries again.
+const handOver = 250 * time.Millisecond
+
+// awaitOpen waits while a slot that the map in effect gives to this node is being
+// taken over, or a newer map takes it away: for reads until it may be read, else
+// until it takes writes. So a request goes on as soon as it can rather than when
+// whoever asked has slept. Afterwards, ask whether it is so.
+func (d *driver) awaitOpen(ctx context.Context, s core.SlotID, reads bool) {
+	var bound <-chan time.Time
+	for {
+		opened, seen := *d.opened.Load(), d.seen.Load()
+		if m := seen.effect; d.rights.Open(s, reads) || m == nil || int(s) >= len(m.Slots) || m.OwnerNode(s) != d.self {
+			return
+		}
+		if bound == nil {
+			t := time.NewTimer(handOver)
+			defer t.Stop()
+			bound = t.C
+		}
+		select {
+		case <-opened:
+		case <-seen.changed:
+		case <-bound:
+			return
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
 // check says whether what was read may be answered.
 func (d *driver) check(g slot.Reading) error {
+	if d.rights.Check(d.clock.Boot(), g) {
+		return nil
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.node.Check(d.clock.Boot(), g)
@@ -318,9 +384,8 @@ func (d *driver) check(g slot.Reading) error {
 // maps returns the newest map, the one in effect, and a channel that closes
 // when either changes. They are nil before there are any.
 func (d *driver) maps() (newest, effect *core.Map, changed <-chan struct{}) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.node.Newest(), d.node.Map(), d.changed
+	m := d.seen.Load()
+	return m.newest, m.effect, m.changed
 }
 
 // awaitMap waits until a map in effect satisfies ok.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -30,11 +31,16 @@ type mapkeeper struct {
 	onMap func(was, made *core.Map)
 	// saveMap keeps the newest map for the node's next start.
 	saveMap func(*core.Map) error
+	// passOn hands joiners that have caught up to the steward and says whether
+	// it has made them members; see [mapkeeper.passJoined].
+	passOn func(context.Context, []core.Change) bool
 
-	mu    sync.Mutex
-	queue []*proposal
-	asked map[askedChange]bool // by the protocol, waiting or under way
-	ready chan struct{}        // capacity 1
+	mu     sync.Mutex
+	queue  []*proposal
+	joined []core.Change        // by the protocol, to be passed on
+	asked  map[askedChange]bool // by the protocol, waiting or under way
+	ready  chan struct{}        // capacity 1: queue is not empty
+	caught chan struct{}        // capacity 1: joined is not empty
 }
 
 // askedChange is what tells one change of a row from another.
@@ -60,7 +66,7 @@ type proposal struct {
 }
 
 func newMapkeeper(d *driver, clock core.Clock, log *slog.Logger, reg bus.Register, save func(*core.Map) error) *mapkeeper {
-	return &mapkeeper{driver: d, clock: clock, log: log, reg: reg, saveMap: save, asked: map[askedChange]bool{}, ready: make(chan struct{}, 1)}
+	return &mapkeeper{driver: d, clock: clock, log: log, reg: reg, saveMap: save, asked: map[askedChange]bool{}, ready: make(chan struct{}, 1), caught: make(chan struct{}, 1)}
 }
 
 // enqueue adds a proposal that is made as soon as the bus takes it.
@@ -69,10 +75,7 @@ func (k *mapkeeper) enqueue(changes []core.Change) *proposal {
 	k.mu.Lock()
 	k.queue = append(k.queue, p)
 	k.mu.Unlock()
-	select {
-	case k.ready <- struct{}{}:
-	default:
-	}
+	poke(k.ready)
 	return p
 }
 
@@ -82,14 +85,68 @@ func (k *mapkeeper) ask(changes []core.Change) {
 	var fresh []core.Change
 	k.mu.Lock()
 	for i := range changes {
-		if a := askedOf(&changes[i]); !k.asked[a] {
-			k.asked[a] = true
+		a := askedOf(&changes[i])
+		switch {
+		case k.asked[a]:
+			continue
+		case a.kind == core.ChangeJoined && k.passOn != nil:
+			k.joined = append(k.joined, changes[i])
+		default:
 			fresh = append(fresh, changes[i])
 		}
+		k.asked[a] = true
 	}
+	caught := len(k.joined) > 0
 	k.mu.Unlock()
 	if len(fresh) > 0 {
 		k.enqueue(fresh)
+	}
+	if caught {
+		poke(k.caught)
+	}
+}
+
+func poke(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// passJoined has joiners that have caught up made members. When much data moves
+// many do, on all nodes at once; were each node to put its own into maps there
+// would be a map for every few of them, which all nodes would have to read and
+// store. So the steward is asked, which puts those of all nodes into one map
+// together with what comes next. Where it does not answer, this node goes on as
+// with all other changes. It does not matter if both do it.
+func (k *mapkeeper) passJoined(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-k.caught:
+		}
+		k.mu.Lock()
+		joined := k.joined
+		k.joined = nil
+		k.mu.Unlock()
+		if len(joined) == 0 {
+			continue
+		}
+		if !k.passOn(ctx, joined) {
+			k.enqueue(joined)
+			continue
+		}
+		k.forget(joined)
+	}
+}
+
+// forget lets the protocol ask for changes again.
+func (k *mapkeeper) forget(changes []core.Change) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for i := range changes {
+		delete(k.asked, askedOf(&changes[i]))
 	}
 }
 
@@ -124,6 +181,9 @@ func (k *mapkeeper) one(ctx context.Context, c core.Change) error {
 // watch hands every map that the bus has to the protocol.
 func (k *mapkeeper) watch(ctx context.Context) {
 	for value := range k.reg.Watch(ctx) {
+		if newest, _, _ := k.driver.maps(); newest != nil && newest.IsEncoded(value) {
+			continue
+		}
 		m, err := core.DecodeMap(value)
 		if err != nil {
 			k.log.Error("the map on the bus cannot be read", "err", err)
@@ -162,6 +222,7 @@ func (k *mapkeeper) run(ctx context.Context) {
 			return
 		case <-k.ready:
 		}
+		k.gather(ctx)
 		k.mu.Lock()
 		queue := k.queue
 		k.queue = nil
@@ -170,6 +231,37 @@ func (k *mapkeeper) run(ctx context.Context) {
 			k.make(ctx, queue)
 		}
 	}
+}
+
+// calm is how old the newest map should be before the next is made for nothing
+// but joiners that have caught up.
+const calm = 250 * time.Millisecond
+
+// gather waits while there is nothing else to do than to make joiners members and
+// the newest map is young: more will have caught up.
+func (k *mapkeeper) gather(ctx context.Context) {
+	for ctx.Err() == nil && !k.hurries() {
+		left := calm - k.clock.Boot().Sub(k.driver.seen.Load().at)
+		if left <= 0 {
+			return
+		}
+		timer := time.NewTimer(left)
+		select {
+		case <-timer.C:
+		case <-k.ready:
+		case <-ctx.Done():
+		}
+		timer.Stop()
+	}
+}
+
+// hurries says whether something waits that is not put off.
+func (k *mapkeeper) hurries() bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return slices.ContainsFunc(k.queue, func(p *proposal) bool {
+		return slices.ContainsFunc(p.changes, func(c core.Change) bool { return c.Kind != core.ChangeJoined })
+	})
 }
 
 // fail ends the proposals that will not be made any more.
@@ -198,11 +290,7 @@ func (k *mapkeeper) make(ctx context.Context, queue []*proposal) {
 		}
 		epoch, errs, err = k.try(ctx, changes)
 	}
-	k.mu.Lock()
-	for i := range changes {
-		delete(k.asked, askedOf(&changes[i]))
-	}
-	k.mu.Unlock()
+	k.forget(changes)
 	for _, p := range queue {
 		if err != nil {
 			p.err = err
@@ -260,6 +348,9 @@ var errStale = fmt.Errorf("the map has moved on: %w", core.ErrConflict)
 // compare holds what the bus has against the map in effect. A newer map is
 // taken up; a bus that is older is brought up to it.
 func (k *mapkeeper) compare(ctx context.Context, m *core.Map, value []byte) (behind bool, err error) {
+	if m.IsEncoded(value) {
+		return false, nil
+	}
 	stored, damaged := core.DecodeMap(value)
 	switch {
 	case errors.Is(damaged, core.ErrNewer):
@@ -298,9 +389,9 @@ func (k *mapkeeper) lookAgain(ctx context.Context, next *core.Map, errs []error,
 	if err != nil {
 		return 0, nil, errors.Join(cause, err)
 	}
-	if m, err := core.DecodeMap(value); err == nil && m.Sum() == next.Sum() {
-		k.driver.step(func(n *slot.Node, now core.Instant) { n.SeeMap(now, m) })
-		return m.Epoch, errs, nil
+	if next.IsEncoded(value) {
+		k.driver.step(func(n *slot.Node, now core.Instant) { n.SeeMap(now, next) })
+		return next.Epoch, errs, nil
 	}
 	return 0, nil, cause
 }

@@ -139,6 +139,7 @@ func New(o Options) *Node {
 	}
 	n.keeper = newMapkeeper(n.driver, o.Clock, o.Log, o.Register, o.SaveMap)
 	n.keeper.onMap = o.OnMap
+	n.keeper.passOn = n.passJoined
 	n.driver.saveVoter = o.SaveVoter
 	n.driver.onChanges = func(c []core.Change) { n.keeper.ask(c) }
 	n.driver.onDisk = func(id core.DiskID, err error) { n.diskFailed(id, err) }
@@ -188,6 +189,10 @@ func (n *Node) serveOther(ctx context.Context, from core.NodeID, method uint16, 
 		return n.serveJoin(ctx, req)
 	case methodMoved:
 		return n.serveMoved(ctx, from, req)
+	case methodTaking:
+		return n.serveTaking()
+	case methodJoined:
+		return n.serveJoined(ctx, req)
 	}
 	if method >= methodRemoteGet && method <= methodSettle || method == methodRemoteOpen {
 		return n.serveRemote(ctx, method, req)
@@ -234,7 +239,7 @@ func (n *Node) Run(ctx context.Context) error {
 		n.driver.step(func(s *slot.Node, now core.Instant) { s.SeeMap(now, n.opt.Map) })
 	}
 	for _, f := range []func(context.Context){
-		n.keeper.watch, n.keeper.keep, n.keeper.run, n.garbage.run, n.heal.run, n.heal.follow, n.steward, n.register, n.sweep, n.stewardVoters, n.reclaim, n.watchDisks, n.remotes.run, n.writers.run, n.tellMoved, n.keepAccesses,
+		n.keeper.watch, n.keeper.keep, n.keeper.run, n.keeper.passJoined, n.garbage.run, n.heal.run, n.heal.follow, n.steward, n.register, n.sweep, n.stewardVoters, n.reclaim, n.watchDisks, n.remotes.run, n.writers.run, n.tellMoved, n.keepAccesses,
 	} {
 		group.Go(func() { f(ctx) })
 	}
@@ -491,7 +496,7 @@ func (n *Node) NewestMap() *core.Map {
 
 // Methods are the numbers of the engine's own calls.
 func Methods() []uint16 {
-	const last = methodRemoteOpen
+	const last = methodJoined
 	out := make([]uint16, 0, last)
 	for m := methodMutate; m <= last; m++ {
 		out = append(out, m)

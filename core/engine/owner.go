@@ -23,6 +23,7 @@ func (n *Node) mutate(ctx context.Context, m *mutation) (outcome, error) {
 	if !m.heals {
 		defer n.heal.brake.enter()()
 	}
+	n.driver.awaitOpen(ctx, m.slot, false)
 	name := lockName(m.slot, &m.entry.Rows[0].RowKey)
 	if err := n.locks.lock(ctx, name); err != nil {
 		return outcome{}, fmt.Errorf("waiting for an earlier write of the key: %w: %w", core.ErrUnavailable, err)

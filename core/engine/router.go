@@ -244,6 +244,7 @@ func (n *Node) serve(ctx context.Context, from core.NodeID, method uint16, req [
 
 // serveGet answers with a row, and with data what belongs to it.
 func (n *Node) serveGet(ctx context.Context, s core.SlotID, k core.RowKey, data bool) ([]byte, error) {
+	n.driver.awaitOpen(ctx, s, true)
 	f, err := n.getRows(ctx, s, k, data)
 	if err != nil {
 		return nil, err

@@ -2,7 +2,10 @@ package engine
 
 import (
 	"context"
+	"encoding/binary"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"slices"
 	"time"
 
@@ -24,6 +27,7 @@ const maxJoins = 512
 func (n *Node) steward(ctx context.Context) {
 	tick := time.NewTicker(stewardEvery)
 	defer tick.Stop()
+	var handed handedOver
 	for {
 		select {
 		case <-ctx.Done():
@@ -38,10 +42,15 @@ func (n *Node) steward(ctx context.Context) {
 		if !n.isSteward(m, silent) {
 			continue
 		}
-		changes := placement.Plan(m, n.clock.Now(), placement.State{Silent: silent, Grace: n.opt.Grace, MaxJoins: maxJoins})
+		state := placement.State{Silent: silent, Grace: n.opt.Grace, MaxJoins: maxJoins}
+		if n.stillTaking(ctx, m, &handed) {
+			state.MaxOwners = -1
+		}
+		changes := placement.Plan(m, n.clock.Now(), state)
 		if len(changes) == 0 {
 			continue
 		}
+		handed.note(m, changes, n.clock.Boot())
 		n.log.Debug("the steward proposes changes", "epoch", m.Epoch, "changes", len(changes))
 		c, cancel := context.WithTimeout(ctx, patience)
 		if errs, err := n.keeper.propose(c, changes...); err != nil {
@@ -57,6 +66,67 @@ func (n *Node) steward(ctx context.Context) {
 	}
 }
 
+// handedOver are the nodes that were given slots by the steward's last plans and
+// have not said since that they have taken them over.
+type handedOver struct {
+	nodes []core.NodeID
+	at    core.Instant
+}
+
+// takeOverTime bounds how long others wait for the slots that one node was given.
+const takeOverTime = 5 * time.Second
+
+// note adds who is given slots by changes of m.
+func (h *handedOver) note(m *core.Map, changes []core.Change, now core.Instant) {
+	for i := range changes {
+		if id := m.NodeOf(changes[i].Disk); changes[i].Kind == core.ChangeOwner && !slices.Contains(h.nodes, id) {
+			h.nodes, h.at = append(h.nodes, id), now
+		}
+	}
+}
+
+// stillTaking says whether a node is still taking over what the last plans gave
+// it: no more slots change hands until their requests go on.
+func (n *Node) stillTaking(ctx context.Context, m *core.Map, h *handedOver) bool {
+	if len(h.nodes) > 0 && n.clock.Boot().Sub(h.at) > takeOverTime {
+		h.nodes = nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, stewardEvery)
+	defer cancel()
+	h.nodes = slices.DeleteFunc(h.nodes, func(id core.NodeID) bool {
+		if m.Node(id) == nil {
+			return true
+		}
+		resp, err := n.CallNode(ctx, id, methodTaking, nil)
+		if errors.Is(err, errors.ErrUnsupported) {
+			return true // it is older than this one
+		}
+		epoch, k := binary.Uvarint(resp)
+		if err != nil || k <= 0 || core.Epoch(epoch) < m.Epoch {
+			return false
+		}
+		left, _ := binary.Uvarint(resp[k:])
+		return left == 0
+	})
+	return len(h.nodes) > 0
+}
+
+// serveTaking answers with the epoch of the map in effect here, and how many
+// slots that it gives to this node may not be read yet.
+func (n *Node) serveTaking() ([]byte, error) {
+	m := n.driver.effect.Load()
+	if m == nil {
+		return nil, fmt.Errorf("node %s knows no map in effect yet: %w", n.id, core.ErrUnavailable)
+	}
+	left := uint64(0)
+	for i := range m.Slots {
+		if s := core.SlotID(i); m.OwnerNode(s) == n.id && !n.driver.rights.Open(s, true) {
+			left++
+		}
+	}
+	return binary.AppendUvarint(binary.AppendUvarint(nil, uint64(m.Epoch)), left), nil
+}
+
 func (n *Node) silent() []core.NodeID {
 	n.driver.mu.Lock()
 	defer n.driver.mu.Unlock()
@@ -65,15 +135,57 @@ func (n *Node) silent() []core.NodeID {
 
 // isSteward says whether this node is the first voter that is heard.
 func (n *Node) isSteward(m *core.Map, silent []core.NodeID) bool {
+	return stewardOf(m, silent) == n.id
+}
+
+// stewardOf is the first voter that is heard, "" if none is.
+func stewardOf(m *core.Map, silent []core.NodeID) core.NodeID {
 	for _, v := range m.Voters {
 		if slices.Contains(silent, v.Node) {
 			continue
 		}
 		if node := m.Node(v.Node); node != nil && node.State != core.NodeDown {
-			return v.Node == n.id
+			return v.Node
 		}
 	}
-	return false
+	return ""
+}
+
+// passPatience is how long a node waits for the steward to make joiners members
+// before it does so itself.
+const passPatience = 2 * time.Second
+
+// passJoined asks the steward to make joiners members of this node's slots.
+func (n *Node) passJoined(ctx context.Context, joined []core.Change) bool {
+	m := n.driver.effect.Load()
+	if m == nil {
+		return false
+	}
+	to := stewardOf(m, n.silent())
+	if to == "" || to == n.id {
+		return false
+	}
+	req, err := json.Marshal(joined)
+	if err != nil {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(ctx, passPatience)
+	defer cancel()
+	_, err = n.net.Call(ctx, to, methodJoined, req)
+	return err == nil
+}
+
+// serveJoined makes joiners members of another node's slots.
+func (n *Node) serveJoined(ctx context.Context, req []byte) ([]byte, error) {
+	var joined []core.Change
+	if err := json.Unmarshal(req, &joined); err != nil {
+		return nil, fmt.Errorf("joiners that have caught up: %w: %w", core.ErrInvalid, err)
+	}
+	if slices.ContainsFunc(joined, func(c core.Change) bool { return c.Kind != core.ChangeJoined }) {
+		return nil, fmt.Errorf("joiners that have caught up: another change is among them: %w", core.ErrInvalid)
+	}
+	_, err := n.keeper.propose(ctx, joined...)
+	return nil, err
 }
 
 // Keeps says whether this node is the one that looks after what concerns the

@@ -29,6 +29,8 @@ const (
 	methodSettle
 	methodMoved
 	methodRemoteOpen
+	methodTaking
+	methodJoined
 )
 
 // mutation is a checked write of one slot: the checks are evaluated and the

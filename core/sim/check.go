@@ -130,6 +130,9 @@ func (c *checker) step() {
 				continue
 			}
 			g, err := nd.node.Serving(now, s)
+			if told, ok := nd.node.Rights().Serving(now, s); ok != (err == nil) || told != g {
+				w.fail("slot %d at %s: its rights say %v (%v), the protocol %v (%v)", s, id, told, ok, g, err)
+			}
 			if err != nil {
 				continue
 			}

@@ -112,8 +112,8 @@ func (nd *node) rowAt(g slot.Reading, key string) (core.Row, bool, error) {
 }
 
 func (nd *node) read(key string, answer func(reply)) {
-	g, err := nd.node.Serving(nd.boottime(), slotOf(key))
-	if err != nil {
+	g, ok := nd.node.Rights().Serving(nd.boottime(), slotOf(key))
+	if !ok {
 		answer(reply{err: true})
 		return
 	}
@@ -124,7 +124,7 @@ func (nd *node) read(key string, answer func(reply)) {
 			return
 		}
 		nd.later(func() {
-			if nd.node.Check(nd.boottime(), g) != nil {
+			if !nd.node.Rights().Check(nd.boottime(), g) {
 				answer(reply{err: true})
 				return
 			}

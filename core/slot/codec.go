@@ -53,8 +53,10 @@ func AppendMessage(b []byte, m *Message) ([]byte, error) {
 	return b, nil
 }
 
-// DecodeMessage reads a message. Entries alias b.
-func DecodeMessage(b []byte) (*Message, error) {
+// DecodeMessage reads a message. Entries alias b. A message that brings known,
+// which may be nil, has that: several peers send each map, and decoding one takes
+// as long as a hundred other messages.
+func DecodeMessage(b []byte, known *core.Map) (*Message, error) {
 	if len(b) == 0 {
 		return nil, fmt.Errorf("empty message: %w", core.ErrCorrupt)
 	}
@@ -65,7 +67,11 @@ func DecodeMessage(b []byte) (*Message, error) {
 		d.lease(m)
 	case MsgMap:
 		enc := d.bytes()
-		if d.err == nil {
+		switch {
+		case d.err != nil:
+		case known != nil && known.IsEncoded(enc):
+			m.Map = known
+		default:
 			m.Map, d.err = core.DecodeMap(enc)
 		}
 	case MsgSeal, MsgSealed, MsgSync, MsgAppend, MsgAck, MsgNack, MsgMark, MsgCatchup, MsgCaughtUp:

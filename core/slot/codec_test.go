@@ -52,7 +52,7 @@ func TestMessageRoundTrip(t *testing.T) {
 		if err != nil {
 			t.Fatalf("kind %d: %v", m.Kind, err)
 		}
-		got, err := DecodeMessage(b[1:])
+		got, err := DecodeMessage(b[1:], nil)
 		if err != nil {
 			t.Fatalf("kind %d: %v", m.Kind, err)
 		}
@@ -66,11 +66,11 @@ func TestMessageRoundTrip(t *testing.T) {
 			t.Errorf("kind %d: got %+v, want %+v", m.Kind, got, m)
 		}
 		for n := range b[1:] {
-			if _, err := DecodeMessage(b[1 : 1+n]); !errors.Is(err, core.ErrCorrupt) {
+			if _, err := DecodeMessage(b[1:1+n], nil); !errors.Is(err, core.ErrCorrupt) {
 				t.Errorf("kind %d cut to %d bytes: got %v, want ErrCorrupt", m.Kind, n, err)
 			}
 		}
-		if _, err := DecodeMessage(append(bytes.Clone(b[1:]), 0)); !errors.Is(err, core.ErrCorrupt) {
+		if _, err := DecodeMessage(append(bytes.Clone(b[1:]), 0), nil); !errors.Is(err, core.ErrCorrupt) {
 			t.Errorf("kind %d with a byte too many: got %v, want ErrCorrupt", m.Kind, err)
 		}
 	}
@@ -92,7 +92,7 @@ func FuzzDecodeMessage(f *testing.F) {
 		f.Add(b)
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		m, err := DecodeMessage(b)
+		m, err := DecodeMessage(b, nil)
 		if err != nil {
 			return
 		}
@@ -100,7 +100,7 @@ func FuzzDecodeMessage(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		m2, err := DecodeMessage(again)
+		m2, err := DecodeMessage(again, nil)
 		if err != nil {
 			t.Fatalf("encoded again: %v", err)
 		}
@@ -114,4 +114,28 @@ func FuzzDecodeMessage(f *testing.F) {
 		}
 		s.settle()
 	})
+}
+
+// A map that is known already is not decoded again; any other is.
+func TestDecodeKnownMap(t *testing.T) {
+	s := newStage(3, 3, 1, 2)
+	m := s.maps[0]
+	next := m.Clone()
+	next.Epoch++
+	if err := next.Seal(); err != nil {
+		t.Fatal(err)
+	}
+	for _, sent := range []*core.Map{m, next} {
+		b, err := AppendMessage(nil, &Message{Kind: MsgMap, Map: sent})
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := DecodeMessage(b, m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got.Map.Sum() != sent.Sum() || (got.Map == m) != (sent == m) {
+			t.Errorf("map %d was sent, %d came", sent.Epoch, got.Map.Epoch)
+		}
+	}
 }

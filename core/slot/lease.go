@@ -29,15 +29,6 @@ type lease struct {
 // grants says when each voter's last granted report was sent.
 type grants map[core.Voter]core.Instant
 
-// majority says whether more than half of the voters granted a report sent
-// within d.
-func (g grants) majority(voters []core.Voter, now core.Instant, d time.Duration) bool {
-	return core.Majority(voters, func(v core.Voter) bool {
-		t, ok := g[v]
-		return ok && now.Sub(t) < d
-	})
-}
-
 func (l *lease) init() {
 	l.sent, l.before = grants{}, grants{}
 	l.replied = map[core.NodeID]core.Instant{}
@@ -122,25 +113,9 @@ func (n *Node) onGrant(from core.NodeID, m *Message) {
 
 // HoldsLease says whether a majority of voters has granted this node its lease
 // recently enough for it to answer reads.
-//
-// While a change of voters is under way, reports from before it was seen count
-// with the voters in effect, as they always did: once the change is in effect a
-// majority of those grants no such report any more. Later ones must be granted
-// by a majority of both sets.
 func (n *Node) HoldsLease(now core.Instant) bool {
 	n.now = now
-	if n.rules.NoLease {
-		return true
-	}
-	if n.effect == nil {
-		return false
-	}
-	l := &n.lease
-	if l.turned != 0 && l.before.majority(n.effect.Voters, now, n.p.LeaseUse) {
-		return true
-	}
-	return l.sent.majority(n.effect.Voters, now, n.p.LeaseUse) &&
-		(n.newest == n.effect || l.sent.majority(n.newest.Voters, now, n.p.LeaseUse))
+	return now < n.leaseUntil()
 }
 
 // DropLease forgets all grants. The driver calls it when the node's clocks

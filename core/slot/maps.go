@@ -33,7 +33,7 @@ func (n *Node) SeeMap(now core.Instant, m *core.Map) {
 		}
 	}
 	n.newest = m
-	n.out.MapChanged = true
+	n.out.MapChanged, n.touchedAll = true, true
 	n.voter.noteInForce(n.now, m, false)
 	n.lease.turn(n.now, n.effect, m)
 	n.obey()
@@ -134,7 +134,7 @@ func (n *Node) tally() {
 func (n *Node) putInEffect(m *core.Map) {
 	was := n.effect
 	n.effect = m
-	n.out.MapChanged = true
+	n.out.MapChanged, n.touchedAll = true, true
 	n.voter.noteInForce(n.now, m, true)
 	n.lease.arrive()
 	for s := range m.Slots {

@@ -108,6 +108,10 @@ type Node struct {
 	nextID         uint64
 	out            Output
 	stats          Stats
+
+	rights     Rights
+	touched    []core.SlotID // whose rights may have changed since they were told
+	touchedAll bool
 }
 
 type disk struct {
@@ -137,6 +141,8 @@ type Output struct {
 	Alarms []string
 	// MapChanged says that the map in effect or the newest one changed.
 	MapChanged bool
+	// Opened says that a slot which was being taken over is active now.
+	Opened bool
 }
 
 // Send is a message for a node, which may be the sender.
@@ -195,8 +201,10 @@ func New(c Config) *Node {
 	return n
 }
 
-// Take returns what the node wants done since the last call.
+// Take returns what the node wants done since the last call, and brings its
+// [Rights] up to date.
 func (n *Node) Take() Output {
+	n.tell()
 	out := n.out
 	n.out = Output{}
 	return out
@@ -208,6 +216,7 @@ func (n *Node) AddDisk(now core.Instant, id core.DiskID, slots map[core.SlotID]L
 	n.now = now
 	d := &disk{id: id, slots: make(map[core.SlotID]*replica, len(slots))}
 	n.disks[id] = d
+	n.touchedAll = true
 	for s, l := range slots {
 		d.slots[s] = &replica{
 			slot: s, disk: id, state: l.State, durable: l.State.Last, marked: l.State.Committed,
@@ -236,6 +245,7 @@ func (n *Node) RemoveDisk(now core.Instant, id core.DiskID) {
 		n.stepDown(d.slots[s])
 	}
 	delete(n.disks, id)
+	n.touchedAll = true
 }
 
 // slotsInOrder iterates in an order that does not depend on the run.

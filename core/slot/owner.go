@@ -105,6 +105,7 @@ func (n *Node) takeOver(r *replica) {
 		o.ages, o.deletes = was.ages, was.deletes
 	}
 	r.owner = o
+	n.touch(r.slot)
 	row := n.effect.Slots[r.slot]
 	for _, d := range row.Insync[1:] {
 		o.peers = append(o.peers, &peer{disk: d})
@@ -163,6 +164,7 @@ func (n *Node) stepDown(r *replica) {
 		return
 	}
 	r.owner = nil
+	n.touch(r.slot)
 	for _, seq := range slices.Sorted(maps.Keys(o.pending)) {
 		n.out.Results = append(n.out.Results, Result{
 			ID: o.pending[seq].id, Err: fmt.Errorf("slot %d has another owner: %w", r.slot, core.ErrUnknownOutcome),
@@ -303,6 +305,8 @@ func (n *Node) activate(r *replica) {
 		}
 	}
 	o.phase = active
+	n.out.Opened = true
+	n.touch(r.slot)
 	n.checkCommit(r)
 	for _, p := range o.peers {
 		if p.joining && p.sealed {
@@ -492,6 +496,7 @@ func (n *Node) commitOwn(r *replica, k int) {
 		n.out.Results = append(n.out.Results, res)
 	}
 	r.commit(k)
+	n.touch(r.slot)
 	if r.markDue == 0 {
 		r.markDue = n.now.Add(n.p.MarkAfter)
 	}
@@ -505,6 +510,7 @@ type Reading struct {
 	// At is the version as of which the slot is to be read.
 	At     core.Version
 	tenure uint64
+	active bool // writes are taken too
 }
 
 // Serving says where and as of which version a slot may be read here. After
@@ -514,16 +520,15 @@ func (n *Node) Serving(now core.Instant, s core.SlotID) (Reading, error) {
 	if n.effect == nil || int(s) >= len(n.effect.Slots) {
 		return Reading{}, fmt.Errorf("no map in effect: %w", core.ErrUnavailable)
 	}
-	r, err := n.activeOwner(s)
-	if err != nil {
-		if r = n.owned(s); r == nil || !n.mayOwn(r) || !r.owner.continued {
-			return Reading{}, err
-		}
+	g, ok := n.right(s)
+	if !ok {
+		_, err := n.activeOwner(s)
+		return Reading{}, err
 	}
 	if !n.HoldsLease(now) {
 		return Reading{}, fmt.Errorf("node %s holds no lease from a majority of voters: %w", n.id, core.ErrUnavailable)
 	}
-	return Reading{Slot: s, Disk: r.disk, At: r.state.Committed, tenure: r.owner.tenure}, nil
+	return g, nil
 }
 
 // Check says whether what was read may be answered: the node has owned the slot
