@@ -81,6 +81,10 @@ func listS3(ctx context.Context, s *side, want int) error {
 	return nil
 }
 
+// fillTries is how often a PUT is tried again: on a busy machine a cluster that
+// has just been started may refuse one.
+const fillTries = 5
+
 // fill writes n objects with that content.
 func fill(ctx context.Context, s *side, n int, body []byte) error {
 	keys := make(chan int)
@@ -90,7 +94,14 @@ func fill(ctx context.Context, s *side, n int, body []byte) error {
 	for range 64 {
 		wg.Go(func() {
 			for k := range keys {
-				if _, err := s.do(ctx, http.MethodPut, keyOf(k), body); err != nil {
+				_, err := s.do(ctx, http.MethodPut, keyOf(k), body)
+				for range fillTries {
+					if err == nil || ctx.Err() != nil {
+						break
+					}
+					_, err = s.do(ctx, http.MethodPut, keyOf(k), body)
+				}
+				if err != nil {
 					once.Do(func() { failed = err })
 				}
 			}
