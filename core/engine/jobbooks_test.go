@@ -19,8 +19,8 @@ func TestRemoteCopyVerifiedAmongOthers(t *testing.T) {
 	fill(f, 40, func(i int) string { return fmt.Sprintf("in/%02d", i) })
 	for name, lost := range map[string]bool{"whole": false, "lost": true, "whole-told": false, "lost-told": true} {
 		var once sync.Once
-		f.listsMeta = strings.HasSuffix(name, "-told")
-		f.onCall = func(_ context.Context, op, prefix string) error {
+		f.listsMeta.Store(strings.HasSuffix(name, "-told"))
+		f.answer(func(_ context.Context, op, prefix string) error {
 			if op == "list" && prefix == name+"/" {
 				once.Do(func() {
 					f.set(name+"/others", []byte("not of this job"))
@@ -30,7 +30,7 @@ func TestRemoteCopyVerifiedAmongOthers(t *testing.T) {
 				})
 			}
 			return nil
-		}
+		})
 		j, err := jobs[0].Start(t.Context(), job.Spec{Kind: job.KindCopy, From: "s3://remote", To: "s3://remote", Prefix: "in/", Prepend: name + "/", All: true})
 		if err != nil {
 			t.Fatal(err)
@@ -52,7 +52,7 @@ func TestRemoteCopyBooksMustBalance(t *testing.T) {
 		"others":  `"planned":{"objects":40},"done":{"objects":40},"found":7,"passed":8`,
 	} {
 		gate := make(chan struct{})
-		f.onCall = func(ctx context.Context, op, key string) error {
+		f.answer(func(ctx context.Context, op, key string) error {
 			if op == "put" && key == name+"/in/20" {
 				select {
 				case <-gate:
@@ -60,7 +60,7 @@ func TestRemoteCopyBooksMustBalance(t *testing.T) {
 				}
 			}
 			return ctx.Err()
-		}
+		})
 		j, err := jobs[0].Start(t.Context(), job.Spec{Kind: job.KindCopy, From: "s3://remote", To: "s3://remote", Prefix: "in/", Prepend: name + "/", All: true})
 		if err != nil {
 			t.Fatal(err)

@@ -86,7 +86,7 @@ func TestCopyBucketVanishes(t *testing.T) {
 			_, f, _, jobs := startJobs(t, 3, nil)
 			fill(f, 200, func(i int) string { return fmt.Sprintf("in/%03d", i) })
 			var puts atomic.Int64
-			f.onCall = func(_ context.Context, op, _ string) error {
+			f.answer(func(_ context.Context, op, _ string) error {
 				if op == "put" {
 					puts.Add(1)
 				}
@@ -94,7 +94,7 @@ func TestCopyBucketVanishes(t *testing.T) {
 					return fmt.Errorf("the bucket was removed: %w", core.ErrNoSuchBucket)
 				}
 				return nil
-			}
+			})
 			j, err := jobs[0].Start(t.Context(), job.Spec{Kind: job.KindCopy, From: "s3://remote", To: "s3://remote", Prefix: "in/", Prepend: "out/", All: true})
 			if err != nil {
 				t.Fatal(err)
@@ -120,14 +120,14 @@ func TestCopyGrowingSource(t *testing.T) {
 	var grows atomic.Bool
 	var last atomic.Int64
 	grows.Store(true)
-	f.onCall = func(_ context.Context, op, _ string) error {
+	f.answer(func(_ context.Context, op, _ string) error {
 		if op == "list" && grows.Load() {
 			for range 1100 { // more than a page
 				f.set(fmt.Sprintf("in/%09d", 1000+last.Add(1)), []byte("x"))
 			}
 		}
 		return nil
-	}
+	})
 	spec := job.Spec{Kind: job.KindPrefetch, From: "s3://remote", Prefix: "in/"}
 	j, err := jobs[0].Start(t.Context(), spec)
 	if err != nil {
@@ -161,12 +161,12 @@ func TestCopyStoppedAndStartedAgain(t *testing.T) {
 	want := fill(f, objects, func(i int) string { return fmt.Sprintf("in/%03d", i) })
 	var puts atomic.Int64
 	half := make(chan struct{})
-	f.onCall = func(_ context.Context, op, _ string) error {
+	f.answer(func(_ context.Context, op, _ string) error {
 		if op == "put" && puts.Add(1) == objects/2 {
 			close(half)
 		}
 		return nil
-	}
+	})
 	spec := job.Spec{Kind: job.KindCopy, From: "s3://remote", To: "s3://remote", Prefix: "in/", Prepend: "out/", All: true, ObjectRate: 60}
 	j, err := jobs[0].Start(t.Context(), spec)
 	if err != nil {

@@ -67,12 +67,12 @@ func TestRemoteWriterDies(t *testing.T) {
 			if landed {
 				f.onPut = func(string) error { return hang("after") }
 			} else {
-				f.onCall = func(_ context.Context, op, _ string) error {
+				f.answer(func(_ context.Context, op, _ string) error {
 					if op == "put" {
 						return hang("before")
 					}
 					return nil
-				}
+				})
 			}
 			if _, err := put(t, other, b, "key", data, core.PutOptions{}); err != nil {
 				t.Fatal(err)
@@ -96,13 +96,13 @@ func TestRemoteGatewayDies(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	arrived, release := make(chan struct{}), make(chan struct{})
 	var once sync.Once
-	f.onCall = func(_ context.Context, op, _ string) error {
+	f.answer(func(_ context.Context, op, _ string) error {
 		if op == "put" {
 			once.Do(func() { close(arrived) })
 			<-release
 		}
 		return nil
-	}
+	})
 	data := remoteBytes(1, 3*fakeBlock)
 	go func() {
 		<-arrived
@@ -132,9 +132,16 @@ func TestRemoteIntentReplaced(t *testing.T) {
 	tc, _, b := startRemote(t, 1, 2)
 	n := tc.nodes[0]
 	kept := &remote.Intent{Attempts: []remote.Attempt{{If: core.RemoteCondition{Version: "x"}, Until: time.Now().Add(time.Hour)}}}
-	if err := engine.CommitIntent(t.Context(), n, b, "key", core.Version{Seq: 1}, kept); !errors.Is(err, engine.ErrReplaced) {
-		t.Errorf("of a row that is not there: %v", err)
-	}
+	waitFor(t, "the slot to be owned", func() error { // here nobody tries again
+		err := engine.CommitIntent(t.Context(), n, b, "key", core.Version{Seq: 1}, kept)
+		if errors.Is(err, core.ErrUnavailable) {
+			return err
+		}
+		if !errors.Is(err, engine.ErrReplaced) {
+			t.Errorf("of a row that is not there: %v", err)
+		}
+		return nil
+	})
 	if err := engine.CommitIntent(t.Context(), n, b, "key", core.Version{}, kept); err != nil {
 		t.Fatal(err)
 	}
@@ -155,14 +162,14 @@ func TestRemoteSettledByItself(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	var first atomic.Bool
-	f.onCall = func(_ context.Context, op, _ string) error {
+	f.answer(func(_ context.Context, op, _ string) error {
 		if op == "put" && !first.Swap(true) {
 			cancel()
 			tc.net.cutOff(owner.ID())
 			return fmt.Errorf("fake: %w", core.ErrUnknownOutcome)
 		}
 		return nil
-	}
+	})
 	if _, err := other.Objects().Put(ctx, b, "key", bytes.NewReader(data), core.PutOptions{Size: int64(len(data))}); err == nil {
 		t.Error("a cancelled write was acknowledged")
 	}

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -41,7 +42,7 @@ type fakeRemote struct {
 
 	abilities core.RemoteAbilities
 	// listsMeta: listings tell metadata.
-	listsMeta bool
+	listsMeta atomic.Bool
 	// clock, if not nil, says when objects are written.
 	clock   func() time.Time
 	uploads map[string]*fakeUpload
@@ -65,6 +66,20 @@ func newFakeRemote() *fakeRemote {
 }
 
 func (f *fakeRemote) open(core.BucketName, core.RemoteSettings) (core.Backend, error) { return f, nil }
+
+// answer sets onCall; requests may be under way, of reading ahead for example.
+func (f *fakeRemote) answer(on func(ctx context.Context, op, key string) error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.onCall = on
+}
+
+// replaceBodies sets onGet.
+func (f *fakeRemote) replaceBodies(on func(key string, g core.RemoteGet, o *core.RemoteObject, body []byte) io.ReadCloser) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.onGet = on
+}
 
 // begin counts a request.
 func (f *fakeRemote) begin(ctx context.Context, op, key string) error {
@@ -276,7 +291,7 @@ func (f *fakeRemote) List(ctx context.Context, _ string, o core.RemoteListOption
 		}
 		info := f.objects[key].RemoteObject
 		info.Headers, info.Tags = nil, nil
-		if l.Meta = f.listsMeta && o.Meta; !l.Meta {
+		if l.Meta = f.listsMeta.Load() && o.Meta; !l.Meta {
 			info.Meta = nil
 		}
 		l.Objects = append(l.Objects, info)

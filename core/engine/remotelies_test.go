@@ -24,44 +24,44 @@ func TestRemoteLies(t *testing.T) {
 			f.objects["key"].Checksum = core.Checksum{Algorithm: "CRC32C", Value: "AAAAAA=="}
 		},
 		"short block": func(f *fakeRemote) {
-			f.onGet = func(_ string, g core.RemoteGet, _ *core.RemoteObject, body []byte) io.ReadCloser {
+			f.replaceBodies(func(_ string, g core.RemoteGet, _ *core.RemoteObject, body []byte) io.ReadCloser {
 				if g.Offset == 5*fakeBlock {
 					return io.NopCloser(bytes.NewReader(body[:100]))
 				}
 				return nil
-			}
+			})
 		},
 		"long block": func(f *fakeRemote) {
-			f.onGet = func(_ string, g core.RemoteGet, _ *core.RemoteObject, body []byte) io.ReadCloser {
+			f.replaceBodies(func(_ string, g core.RemoteGet, _ *core.RemoteObject, body []byte) io.ReadCloser {
 				if g.Offset == 5*fakeBlock {
 					return io.NopCloser(io.MultiReader(bytes.NewReader(body), bytes.NewReader(body)))
 				}
 				return nil
-			}
+			})
 		},
 		"other version": func(f *fakeRemote) {
-			f.onGet = func(_ string, g core.RemoteGet, o *core.RemoteObject, _ []byte) io.ReadCloser {
+			f.replaceBodies(func(_ string, g core.RemoteGet, o *core.RemoteObject, _ []byte) io.ReadCloser {
 				if g.Offset == 5*fakeBlock {
 					o.Version = "other"
 				}
 				return nil
-			}
+			})
 		},
 		"other ETag": func(f *fakeRemote) {
-			f.onGet = func(_ string, g core.RemoteGet, o *core.RemoteObject, _ []byte) io.ReadCloser {
+			f.replaceBodies(func(_ string, g core.RemoteGet, o *core.RemoteObject, _ []byte) io.ReadCloser {
 				if g.Offset == 5*fakeBlock {
 					o.ETag = "other"
 				}
 				return nil
-			}
+			})
 		},
 		"other size": func(f *fakeRemote) {
-			f.onGet = func(_ string, g core.RemoteGet, o *core.RemoteObject, _ []byte) io.ReadCloser {
+			f.replaceBodies(func(_ string, g core.RemoteGet, o *core.RemoteObject, _ []byte) io.ReadCloser {
 				if g.Offset == 5*fakeBlock {
 					o.Size++
 				}
 				return nil
-			}
+			})
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -79,9 +79,7 @@ func TestRemoteLies(t *testing.T) {
 				}
 				return nil
 			})
-			f.mu.Lock()
-			f.onGet = nil
-			f.mu.Unlock()
+			f.replaceBodies(nil)
 			f.set("key", want)
 			mustGet(t, tc.nodes[0], b, "key", want)
 		})
@@ -132,12 +130,12 @@ func TestRemoteLieWithoutMemory(t *testing.T) {
 				})
 				f.set("other", want)
 				gate := make(chan int, 1)
-				f.onGet = func(key string, g core.RemoteGet, _ *core.RemoteObject, body []byte) io.ReadCloser {
+				f.replaceBodies(func(key string, g core.RemoteGet, _ *core.RemoteObject, body []byte) io.ReadCloser {
 					if key == "key" && g.Offset == 0 && g.Version == "" {
 						return newGatedBody(body, gate)
 					}
 					return nil
-				}
+				})
 				gate <- 100
 				obj, err := n.Objects().Get(t.Context(), b, "key", core.GetOptions{})
 				if err != nil {
@@ -205,12 +203,12 @@ func TestRemoteChangesWhileRead(t *testing.T) {
 	was, is := remoteBytes(1, 30*fakeBlock), remoteBytes(2, 30*fakeBlock)
 	f.set("key", was)
 	gate := make(chan int, 1)
-	f.onGet = func(_ string, g core.RemoteGet, _ *core.RemoteObject, body []byte) io.ReadCloser {
+	f.replaceBodies(func(_ string, g core.RemoteGet, _ *core.RemoteObject, body []byte) io.ReadCloser {
 		if g.Offset == 0 {
 			return newGatedBody(body, gate)
 		}
 		return nil
-	}
+	})
 	gate <- 100
 	obj, err := tc.nodes[1].Objects().Get(t.Context(), b, "key", core.GetOptions{})
 	if err != nil {

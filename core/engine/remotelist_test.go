@@ -52,9 +52,7 @@ func TestRemoteLatest(t *testing.T) {
 	f.set("key", is)
 	mustGet(t, n, b, "key", is)
 	awaitPresent(t, n, b, "key", int64(len(is)))
-	f.mu.Lock()
-	f.onCall = func(context.Context, string, string) error { return fmt.Errorf("fake: %w", core.ErrPermission) }
-	f.mu.Unlock()
+	f.answer(func(context.Context, string, string) error { return fmt.Errorf("fake: %w", core.ErrPermission) })
 	if _, _, err := get(t, n, b, "key", core.GetOptions{Sync: true}); !errors.Is(err, core.ErrPermission) {
 		t.Errorf("sync without a remote: %v", err)
 	}

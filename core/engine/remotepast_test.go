@@ -109,12 +109,12 @@ func TestRemoteCopyPastInParts(t *testing.T) {
 	}
 	f.abilities.MaxParts, f.onPut = 10_000, nil
 	// A part that fails leaves neither an object nor an upload.
-	f.onCall = func(_ context.Context, op, _ string) error {
+	f.answer(func(_ context.Context, op, _ string) error {
 		if op == "part" {
 			return fmt.Errorf("fake: %w", core.ErrUnavailable)
 		}
 		return nil
-	}
+	})
 	if _, _, err := past(t, n, b, b, "far", "broken", ""); err == nil || f.data("broken") != nil || len(f.uploads) != 0 {
 		t.Errorf("got %v, %d uploads are left", err, len(f.uploads))
 	}
@@ -200,16 +200,16 @@ func TestRemoteCopyThere(t *testing.T) {
 		t.Errorf("again: %v, %v", end, err)
 	}
 	// One that may not, or cannot, is read and written.
-	f.onCall = func(_ context.Context, op, _ string) error {
+	f.answer(func(_ context.Context, op, _ string) error {
 		if op == "copy" {
 			return fmt.Errorf("fake: %w", core.ErrPermission)
 		}
 		return nil
-	}
+	})
 	if end, _, err := past(t, n, b, b, "key", "other", ""); err != nil || end != engine.Copied || string(f.data("other")) != "content" {
 		t.Errorf("refused: %v, %v", end, err)
 	}
-	f.onCall = nil
+	f.answer(nil)
 	if end, why, err := past(t, n, b, b, "key", "third", "v0"); err != nil || end != engine.CopySkipped || why == "" || f.data("third") != nil {
 		t.Errorf("replaced: %v, %q, %v", end, why, err)
 	}

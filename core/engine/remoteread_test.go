@@ -175,12 +175,12 @@ func TestRemoteFirstByte(t *testing.T) {
 	want := remoteBytes(1, 3*fakeBlock)
 	f.set("key", want)
 	gate := make(chan int, 1)
-	f.onGet = func(_ string, g core.RemoteGet, _ *core.RemoteObject, body []byte) io.ReadCloser {
+	f.replaceBodies(func(_ string, g core.RemoteGet, _ *core.RemoteObject, body []byte) io.ReadCloser {
 		if g.Offset == 0 {
 			return newGatedBody(body, gate)
 		}
 		return nil
-	}
+	})
 	gate <- 100
 	_, other := tc.ownerOf(b, "key")
 	obj, err := other.Objects().Get(t.Context(), b, "key", core.GetOptions{})
@@ -255,12 +255,12 @@ func TestRemoteRangeBegins(t *testing.T) {
 	gate := make(chan int)
 	release := sync.OnceFunc(func() { close(gate) })
 	defer release()
-	f.onGet = func(_ string, g core.RemoteGet, _ *core.RemoteObject, body []byte) io.ReadCloser {
+	f.replaceBodies(func(_ string, g core.RemoteGet, _ *core.RemoteObject, body []byte) io.ReadCloser {
 		if g.Offset == fakeBlock {
 			return newGatedBody(body, gate)
 		}
 		return nil
-	}
+	})
 	owner, other := tc.ownerOf(b, "key")
 	read := func(from, to int64) {
 		t.Helper()
@@ -301,12 +301,12 @@ func TestRemoteTail(t *testing.T) {
 	gate := make(chan int, 1)
 	release := sync.OnceFunc(func() { close(gate) })
 	defer release()
-	f.onGet = func(_ string, g core.RemoteGet, _ *core.RemoteObject, body []byte) io.ReadCloser {
+	f.replaceBodies(func(_ string, g core.RemoteGet, _ *core.RemoteObject, body []byte) io.ReadCloser {
 		if g.Offset == 0 {
 			return newGatedBody(body, gate)
 		}
 		return nil
-	}
+	})
 	gate <- 100
 	_, other := tc.ownerOf(b, "key")
 	whole, err := other.Objects().Get(t.Context(), b, "key", core.GetOptions{})

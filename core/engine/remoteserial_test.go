@@ -112,17 +112,17 @@ func TestRemoteNoRangesLies(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			want := remoteBytes(1, 5*fakeBlock)
 			f.set(name, want)
-			f.onGet = func(_ string, g core.RemoteGet, o *core.RemoteObject, body []byte) io.ReadCloser {
+			f.replaceBodies(func(_ string, g core.RemoteGet, o *core.RemoteObject, body []byte) io.ReadCloser {
 				if g.Length >= 0 {
 					return nil
 				}
 				return io.NopCloser(bytes.NewReader(change(o, body)))
-			}
+			})
 			owner, other := tc.ownerOf(b, name)
 			if got, _, err := get(t, other, b, name, core.GetOptions{}); err == nil {
 				t.Errorf("%d bytes were taken for whole", len(got))
 			}
-			f.onGet = nil
+			f.replaceBodies(nil)
 			mustGet(t, other, b, name, want)
 			awaitPresent(t, owner, b, name, int64(len(want)))
 		})

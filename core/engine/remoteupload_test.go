@@ -36,12 +36,12 @@ func TestRemoteMultipart(t *testing.T) {
 		t.Errorf("requests before the end: %v", f.counts)
 	}
 	// A refusal leaves the upload as it is.
-	f.onCall = func(_ context.Context, op, _ string) error {
+	f.answer(func(_ context.Context, op, _ string) error {
 		if op == "complete" {
 			return fmt.Errorf("fake: %w", core.ErrPermission)
 		}
 		return nil
-	}
+	})
 	if _, err := o.CompleteUpload(ctx, b, "key", up.ID, names, core.PutOptions{Size: -1}); !errors.Is(err, core.ErrPermission) {
 		t.Fatalf("refused: %v", err)
 	}
@@ -53,17 +53,15 @@ func TestRemoteMultipart(t *testing.T) {
 			t.Errorf("node %s deletes %d shards of an upload that goes on", n.ID(), d)
 		}
 	}
-	f.mu.Lock()
-	f.onCall = nil
-	f.mu.Unlock()
+	f.answer(nil)
 	arrived, release := make(chan struct{}), make(chan struct{})
-	f.onCall = func(_ context.Context, op, _ string) error {
+	f.answer(func(_ context.Context, op, _ string) error {
 		if op == "complete" {
 			close(arrived)
 			<-release
 		}
 		return nil
-	}
+	})
 	// The first one's answer is remembered, so it takes another upload.
 	ended := make(chan error, 1)
 	var out core.ObjectInfo

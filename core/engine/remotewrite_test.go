@@ -174,12 +174,12 @@ func TestRemoteRefusal(t *testing.T) {
 	if _, err := put(t, n, b, "key", was, core.PutOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	f.onCall = func(_ context.Context, op, _ string) error {
+	f.answer(func(_ context.Context, op, _ string) error {
 		if op == "put" || op == "delete" {
 			return fmt.Errorf("fake: %w", core.ErrPermission)
 		}
 		return nil
-	}
+	})
 	before := tc.shardsLeft()
 	f.abilities.ReadOnly = true
 	if _, err := put(t, n, b, "key", was, core.PutOptions{}); !errors.Is(err, errors.ErrUnsupported) {
@@ -218,13 +218,13 @@ func TestRemoteReadsWhileWritten(t *testing.T) {
 		t.Fatal(err)
 	}
 	arrived, before, after := make(chan struct{}), make(chan struct{}), make(chan struct{})
-	f.onCall = func(ctx context.Context, op, _ string) error {
+	f.answer(func(ctx context.Context, op, _ string) error {
 		if op == "put" {
 			close(arrived)
 			<-before
 		}
 		return nil
-	}
+	})
 	f.onPut = func(string) error { <-after; return nil }
 	ended := make(chan error, 1)
 	go func() {
@@ -285,12 +285,12 @@ func TestRemoteColdReadAcrossWrite(t *testing.T) {
 			was := remoteBytes(1, 2*fakeBlock) // which come at once
 			f.set("key", was)
 			gate := make(chan int, 1)
-			f.onGet = func(_ string, g core.RemoteGet, _ *core.RemoteObject, body []byte) io.ReadCloser {
+			f.replaceBodies(func(_ string, g core.RemoteGet, _ *core.RemoteObject, body []byte) io.ReadCloser {
 				if g.Offset == 0 {
 					return newGatedBody(body, gate)
 				}
 				return nil
-			}
+			})
 			gate <- 100
 			obj, err := n.Objects().Get(t.Context(), b, "key", core.GetOptions{})
 			if err != nil {

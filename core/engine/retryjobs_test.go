@@ -45,7 +45,7 @@ func TestJobRetry(t *testing.T) {
 	want := fill(f, objects, func(i int) string { return fmt.Sprintf("in/%03d", i) })
 	var broken atomic.Bool
 	var puts atomic.Int64
-	f.onCall = func(_ context.Context, op, key string) error {
+	f.answer(func(_ context.Context, op, key string) error {
 		if op != "put" {
 			return nil
 		}
@@ -54,7 +54,7 @@ func TestJobRetry(t *testing.T) {
 			return fmt.Errorf("not for you: %w", core.ErrPermission)
 		}
 		return nil
-	}
+	})
 	ctx := t.Context()
 	prefetch, err := jobs[0].Start(ctx, job.Spec{Kind: job.KindPrefetch, From: "s3://remote", Prefix: "in/"})
 	if err != nil {
@@ -119,12 +119,12 @@ func TestJobRetry(t *testing.T) {
 func TestJobFailsAtFirstError(t *testing.T) {
 	_, f, _, jobs := startJobs(t, 3, nil)
 	fill(f, 300, func(i int) string { return fmt.Sprintf("in/%03d", i) })
-	f.onCall = func(_ context.Context, op, key string) error {
+	f.answer(func(_ context.Context, op, key string) error {
 		if op == "put" && strings.HasSuffix(key, "7") {
 			return fmt.Errorf("not for you: %w", core.ErrPermission)
 		}
 		return nil
-	}
+	})
 	j, err := jobs[0].Start(t.Context(), job.Spec{Kind: job.KindCopy, From: "s3://remote", To: "s3://remote", Prefix: "in/", Prepend: "out/", All: true})
 	if err != nil {
 		t.Fatal(err)

@@ -176,14 +176,12 @@ func TestLatestOfPresent(t *testing.T) {
 	mustGet(t, n, to, "k01", []byte("changed"))
 	mustGet(t, n, to, "k02", want["k02"])
 	spec.Sync = true
-	f.mu.Lock()
-	f.onCall = func(_ context.Context, op, key string) error {
+	f.answer(func(_ context.Context, op, key string) error {
 		if op == "head" && key == "k05" {
 			return fmt.Errorf("fake: the bucket is gone, and HEAD cannot say so: %w", core.ErrNotFound)
 		}
 		return nil
-	}
-	f.mu.Unlock()
+	})
 	wantBooks(t, runJob(t, jobs, spec), 8, 1, 1)
 	mustGet(t, n, to, "k05", want["k05"])
 	if _, _, err := get(t, n, to, "k02", core.GetOptions{}); !errors.Is(err, core.ErrNotFound) {
