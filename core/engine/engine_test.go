@@ -156,9 +156,12 @@ func (s store) Delete(ctx context.Context, id core.ShardID) error {
 type testCluster struct {
 	net   *network
 	nodes []*engine.Node
-	disks map[core.NodeID][]*disk.Disk
-	dirs  []string
-	late  []*disk.Disk // added while the cluster runs
+	// bus is everybody's, by a client for each node.
+	bus     *membus.Bus
+	clients map[core.NodeID]*membus.Client
+	disks   map[core.NodeID][]*disk.Disk
+	dirs    []string
+	late    []*disk.Disk // added while the cluster runs
 }
 
 // placed says whether nothing more is planned for the slot table.
@@ -235,11 +238,10 @@ func startClusterOf(t *testing.T, nodes, disks int, h hooks) *testCluster {
 		t.Fatal(err)
 	}
 	b := membus.New()
-	reg := b.Client().Map()
-	if _, err := reg.Create(t.Context(), enc); err != nil {
+	if _, err := b.Client().Map().Create(t.Context(), enc); err != nil {
 		t.Fatal(err)
 	}
-	tc := &testCluster{net: net, disks: open, dirs: dirs}
+	tc := &testCluster{net: net, bus: b, clients: map[core.NodeID]*membus.Client{}, disks: open, dirs: dirs}
 	t.Cleanup(func() { // once no node runs any more
 		for _, d := range tc.late {
 			if err := d.Close(); err != nil {
@@ -248,12 +250,14 @@ func startClusterOf(t *testing.T, nodes, disks int, h hooks) *testCluster {
 		}
 	})
 	for _, member := range members {
+		client := b.Client()
+		tc.clients[member.ID] = client
 		voter := slot.VoterState{Key: "key-" + string(member.ID)}
 		if m.IsVoter(member.ID, voter.Key) {
 			voter.Map = m
 		}
 		o := engine.Options{
-			Self: member, Boot: 2, Transport: port{net, member.ID}, Register: reg, Clock: c, Log: log,
+			Self: member, Boot: 2, Transport: port{net, member.ID}, Register: client.Map(), Clock: c, Log: log,
 			Voter: voter, SaveVoter: func(slot.VoterState) error { return nil }, Map: m, SaveMap: func(*core.Map) error { return nil },
 			Coder: func(s core.Scheme) core.Coder { return coder(t, s, c) },
 		}
@@ -262,7 +266,7 @@ func startClusterOf(t *testing.T, nodes, disks int, h hooks) *testCluster {
 		}
 		n := engine.New(o)
 		if h.made != nil {
-			h.made(n, b.Client())
+			h.made(n, client)
 		}
 		for _, d := range local[member.ID] {
 			n.AddDisk(d)

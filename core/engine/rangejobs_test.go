@@ -413,6 +413,8 @@ func TestRemoteCopyNodesDie(t *testing.T) {
 		tc.net.cutOff(id)
 		defer tc.net.mend(id)
 	}
+	tc.bus.Fork(tc.clients["n1"], tc.clients["n2"])
+	defer tc.bus.Rejoin(tc.clients["n1"], tc.clients["n2"])
 	j = finish(t, jobs[2], j.Spec.ID)
 	if b := j.Status.Books; j.Status.State != job.Done || b.Done.Objects != objects || b.Planned != b.Done || b.Failed.Objects+b.Skipped.Objects != 0 {
 		t.Fatalf("got %+v", j.Status)

@@ -184,6 +184,8 @@ type Error struct {
 
 // Status is a job's mutable part.
 type Status struct {
+	// Change counts the changes of the status: of two, the one with more is the newer.
+	Change  uint64     `json:"change,omitempty"`
 	State   State      `json:"state"`
 	Started *time.Time `json:"started"`
 	Ended   *time.Time `json:"ended"`

@@ -106,8 +106,9 @@ func (m *Manager) watch(ctx context.Context) {
 	}
 }
 
-// see takes up what the KV holds of a job. An entry may be older than what is
-// known; a state that has ended is final.
+// see takes up what the KV holds of a job. An entry may be older than what is known:
+// the watch may have brought what others made of a status by the time that who wrote it
+// is told so, and the bus may have forgotten it. A state that has ended is final.
 func (m *Manager) see(e bus.Entry) error {
 	id, what, ok := strings.Cut(strings.TrimPrefix(e.Key, prefix+"."), ".")
 	if !ok {
@@ -132,7 +133,7 @@ func (m *Manager) see(e bus.Entry) error {
 		if err := json.Unmarshal(e.Value, &st); err != nil {
 			return err
 		}
-		if j.status.State.Ended() && !st.State.Ended() {
+		if j.status.State.Ended() && !st.State.Ended() || st.Change < j.status.Change {
 			return nil
 		}
 		j.status, j.revision = st, e.Revision
@@ -273,6 +274,7 @@ func (m *Manager) update(ctx context.Context, id string, f func(*Status) bool) e
 		if was.Ended() || !f(&st) {
 			return nil
 		}
+		st.Change++
 		st.Costs = m.cost(id, nil)
 		value, err := json.Marshal(st)
 		if err != nil {
@@ -296,9 +298,20 @@ func (m *Manager) update(ctx context.Context, id string, f func(*Status) bool) e
 			if err := m.see(e); err != nil {
 				return err
 			}
+			m.writeOver(id, e.Revision)
 		default:
 			return fmt.Errorf("job %s: %w", id, err)
 		}
+	}
+}
+
+// writeOver makes the next change of a status one of what the KV holds, even if that is
+// older than what is known here: then the bus has forgotten, and is brought up to it.
+func (m *Manager) writeOver(id string, rev bus.Revision) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if j := m.jobs[id]; j != nil {
+		j.revision = rev
 	}
 }
 
