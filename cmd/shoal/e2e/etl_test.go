@@ -199,7 +199,6 @@ func (c *cluster) transformLarge(t *testing.T, src core.BucketName) {
 		t.Fatal(err)
 	}
 	want := md5.Sum(upperOf(data)) //nolint:gosec // compares
-	data = nil
 	before := c.peaks(t, true)
 	r, err := k.Get(ctx, src.Name, "large", client.GetOptions{Query: map[string][]string{"transform": {"upper"}}})
 	if err != nil {

@@ -69,7 +69,7 @@ func withRemembered(env, earlier []string) []string {
 	}
 	out := slices.Clone(env)
 	for _, e := range earlier {
-		if name := variable(e); !set[name] && !(key && isKey(name)) {
+		if name := variable(e); !set[name] && (!key || !isKey(name)) {
 			out = append(out, e)
 		}
 	}
