@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"slices"
@@ -51,32 +52,56 @@ func (h *history) read(client int, key string, value int, call, back time.Durati
 	})
 }
 
+// state is a key's value and how many of each kind of interchangeable calls have
+// taken effect.
+type state struct {
+	value int
+	used  [kinds]int
+}
+
+// call is a request as the check sees it. Calls without an answer whose values nobody
+// has read are interchangeable within their kind: all of them may take effect at any
+// time since they were made, with the same effect. In any order that explains the
+// history they can change places until they are in the order in which they were made,
+// so that only this one is tried. Without that a check takes exponentially longer with
+// each of them.
+type call struct {
+	request
+	alike bool // one of the interchangeable calls of its kind, the nth
+	nth   int
+}
+
+// unread stands for all values that nobody has read.
+const unread = -1
+
 // model is a key that can be read, written, removed and created.
 func model() porcupine.Model {
 	return porcupine.Model{
-		Init: func() any { return 0 },
-		Step: func(state, input, output any) (bool, any) {
-			have := state.(int)
-			q := input.(request)
+		Init: func() any { return state{} },
+		Step: func(was, input, output any) (bool, any) {
+			s, q := was.(state), input.(call)
+			if q.alike {
+				if s.used[q.kind] != q.nth {
+					return false, s
+				}
+				s.used[q.kind]++
+			}
 			r, answered := output.(reply)
+			have := s.value
 			switch q.kind {
 			case opGet:
-				return r.value == have, have
+				return r.value == have, s
 			case opPut:
-				return true, q.value
+				s.value = q.value
+				return true, s
 			case opDelete:
-				return true, 0
+				s.value = 0
+				return true, s
 			}
-			if !answered {
-				if have == 0 {
-					return true, q.value
-				}
-				return true, have
+			if have == 0 && (!answered || r.took) {
+				s.value = q.value
 			}
-			if r.took {
-				return have == 0, q.value
-			}
-			return have != 0, have
+			return !answered || r.took == (have == 0), s
 		},
 		DescribeOperation: func(input, output any) string { return fmt.Sprintf("%+v -> %+v", input, output) },
 	}
@@ -85,19 +110,8 @@ func model() porcupine.Model {
 // linearizable checks the history of each key. Operations without an answer may
 // have taken place at any time since, or never.
 func (h *history) linearizable() error {
-	byKey := map[string][]porcupine.Operation{}
-	for i, op := range h.ops {
-		if op.void {
-			continue
-		}
-		p := porcupine.Operation{ClientId: i, Input: op.q, Call: int64(op.call), Return: int64(op.back), Output: op.r}
-		if !op.answered {
-			p.Return, p.Output = math.MaxInt64, nil
-		}
-		byKey[op.q.key] = append(byKey[op.q.key], p)
-	}
-	for key, ops := range byKey {
-		switch porcupine.CheckOperationsTimeout(model(), ops, 20*time.Second) {
+	for key, ops := range h.byKey() {
+		switch porcupine.CheckOperationsTimeout(model(), operations(ops), 20*time.Second) {
 		case porcupine.Illegal:
 			return fmt.Errorf("the history of %s is not linearizable: %s", key, h.of(key))
 		case porcupine.Unknown:
@@ -105,6 +119,49 @@ func (h *history) linearizable() error {
 		}
 	}
 	return nil
+}
+
+// byKey are the operations of each key in the order in which they began.
+func (h *history) byKey() map[string][]*operation {
+	all := map[string][]*operation{}
+	for _, op := range h.ops {
+		if !op.void {
+			all[op.q.key] = append(all[op.q.key], op)
+		}
+	}
+	for _, ops := range all {
+		slices.SortStableFunc(ops, func(a, b *operation) int { return cmp.Compare(a.call, b.call) })
+	}
+	return all
+}
+
+// operations are those of one key, in the order in which they began, for the check.
+func operations(ops []*operation) []porcupine.Operation {
+	read := map[int]bool{0: true}
+	for _, op := range ops {
+		if op.q.kind == opGet && op.answered {
+			read[op.r.value] = true
+		}
+	}
+	var made [kinds]int
+	out := make([]porcupine.Operation, len(ops))
+	for i, op := range ops {
+		c := call{request: op.q}
+		if op.q.kind != opGet && !read[op.q.value] {
+			c.value = unread
+		}
+		p := porcupine.Operation{ClientId: i, Call: int64(op.call), Return: int64(op.back), Output: op.r}
+		if !op.answered {
+			p.Return, p.Output = math.MaxInt64, nil
+			if op.q.kind == opDelete || c.value == unread {
+				c.alike, c.nth = true, made[op.q.kind]
+				made[op.q.kind]++
+			}
+		}
+		p.Input = c
+		out[i] = p
+	}
+	return out
 }
 
 func (h *history) of(key string) string {

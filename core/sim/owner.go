@@ -17,6 +17,8 @@ const (
 	opDelete
 	opCreate // a put that must find nothing
 	opMove   // names other places for what a version wrote
+
+	kinds // how many there are
 )
 
 // request is a client's operation on one key.

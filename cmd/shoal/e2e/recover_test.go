@@ -18,6 +18,7 @@ import (
 
 	"github.com/shoalstore/shoal/bus"
 	"github.com/shoalstore/shoal/core"
+	"github.com/shoalstore/shoal/core/job"
 	"github.com/shoalstore/shoal/plugins/api"
 	"github.com/shoalstore/shoal/plugins/api/client"
 )
@@ -305,11 +306,16 @@ func (c *cluster) transformsAndJobs(k *client.Client, b core.BucketName) (ended,
 			for _, f := range files {
 				one, rerr := os.ReadFile(filepath.Join(dir, f.Name()))
 				var e bus.KeyValue
+				var st job.Status
 				if rerr == nil && json.Unmarshal(one, &e) == nil {
-					all += e.Key + " " + string(e.Value) + "\n"
+					all += e.Key + " "
+					if strings.HasSuffix(e.Key, ".status") && json.Unmarshal(e.Value, &st) == nil {
+						all += string(st.State)
+					}
+					all += "\n"
 				}
 			}
-			for _, want := range []string{"etl.upper", "job." + done.ID + `.status {"state":"done"`, "job." + slow.ID + ".spec"} {
+			for _, want := range []string{"etl.upper", "job." + done.ID + ".status " + string(job.Done), "job." + slow.ID + ".spec"} {
 				if err == nil && !strings.Contains(all, want) {
 					err = fmt.Errorf("it lacks %s", want)
 				}
