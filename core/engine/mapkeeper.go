@@ -291,11 +291,17 @@ func (k *mapkeeper) make(ctx context.Context, queue []*proposal) {
 		epoch, errs, err = k.try(ctx, changes)
 	}
 	k.forget(changes)
+	answer(queue, epoch, errs, err)
+}
+
+// answer tells those who wait for proposals that went into one map what became of
+// their changes, each in a slice of its own: they append to it.
+func answer(queue []*proposal, epoch core.Epoch, errs []error, err error) {
 	for _, p := range queue {
 		if err != nil {
 			p.err = err
 		} else {
-			p.errs, errs = errs[:len(p.changes)], errs[len(p.changes):]
+			p.errs, errs = slices.Clip(errs[:len(p.changes)]), errs[len(p.changes):]
 			p.epoch = epoch
 		}
 		close(p.done)

@@ -378,9 +378,11 @@ func (c *clouds) latest() {
 	first, second, third := fill(5, 1000), fill(6, 2000), fill(7, 3000)
 	c.seed("src", "l/k", first)
 	c.wantCat(first, "s3://src/l/k")
+	c.wantColumn("yes", "s3://src/l/k")
 	c.seed("src", "l/k", second)
 	c.quiet("a read of a copy", func() { c.wantCat(first, "s3://src/l/k") })
 	c.wantCat(second, "s3://src/l/k", "--latest")
+	c.wantColumn("yes", "s3://src/l/k")
 	c.quiet("a read of the new copy", func() { c.wantCat(second, "s3://src/l/k") })
 	c.seed("src", "l/k", third)
 	c.has(c.must("stat", "s3://src/l/k", "--latest"), "3000")
@@ -389,6 +391,7 @@ func (c *clouds) latest() {
 	if readFile(c.t, file) != string(third) {
 		c.t.Error("get --latest: not the latest")
 	}
+	c.wantColumn("yes", "s3://src/l/k")
 	if _, err := c.direct.DeleteObject(c.t.Context(), &s3.DeleteObjectInput{Bucket: aws.String("src"), Key: aws.String("l/k")}); err != nil {
 		c.t.Fatal(err)
 	}
