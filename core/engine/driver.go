@@ -304,15 +304,16 @@ func (d *driver) removeDisk(id core.DiskID) {
 	})
 }
 
-// propose writes an entry in a slot that this node owns and waits for its end.
+// propose writes an entry in a slot that this node owns, on the ground of what was read
+// with g, and waits for its end.
 // settled runs once the write is settled, which after an end of ctx is later
 // than the return; it must not block.
-func (d *driver) propose(ctx context.Context, s core.SlotID, e core.Entry, need slot.Need, settled func(slot.Result)) (core.Version, error) {
+func (d *driver) propose(ctx context.Context, g slot.Reading, e core.Entry, need slot.Need, settled func(slot.Result)) (core.Version, error) {
 	end := make(chan slot.Result, 1)
 	var err error
 	d.step(func(n *slot.Node, now core.Instant) {
 		var id slot.WriteID
-		if id, err = n.Propose(now, s, e, need); err == nil {
+		if id, err = n.Propose(now, g, e, need); err == nil {
 			d.waiters[id] = end
 		}
 	})
@@ -327,7 +328,7 @@ func (d *driver) propose(ctx context.Context, s core.SlotID, e core.Entry, need 
 	case <-ctx.Done():
 	}
 	d.group.Go(func() { settled(<-end) })
-	return core.Version{}, fmt.Errorf("write of slot %d: %w: %w", s, core.ErrUnknownOutcome, context.Cause(ctx))
+	return core.Version{}, fmt.Errorf("write of slot %d: %w: %w", g.Slot, core.ErrUnknownOutcome, context.Cause(ctx))
 }
 
 // serving asks for the right to read a slot.

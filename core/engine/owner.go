@@ -110,7 +110,7 @@ func (w *write) propose(ctx context.Context, e core.Entry, need slot.Need) (core
 	if touch {
 		n.remotes.touch(e.Rows)
 	}
-	return n.driver.propose(ctx, w.m.slot, e, need, func(r slot.Result) {
+	return n.driver.propose(ctx, w.reading, e, need, func(r slot.Result) {
 		if touch {
 			n.remotes.touch(e.Rows)
 		}

@@ -182,14 +182,14 @@ func (nd *node) change(q request, answer func(reply)) {
 			}
 			// The refusal must be what an earlier attempt that is still on
 			// its way finds, lest it take place later.
-			nd.proposeEntry(q, core.Entry{Request: q.id, Answer: []byte("no")}, stop)
+			nd.proposeEntry(q, g, core.Entry{Request: q.id, Answer: []byte("no")}, stop)
 			return
 		}
 		row := core.Row{RowKey: keyRow(q.key), Deleted: q.kind == opDelete}
 		if q.kind != opDelete {
 			row.Value = encodeValue(q.value, q.places)
 		}
-		nd.proposeEntry(q, core.Entry{Request: q.id, Rows: []core.Row{row}}, func(r reply) {
+		nd.proposeEntry(q, g, core.Entry{Request: q.id, Rows: []core.Row{row}}, func(r reply) {
 			if _, named := decodeValue(old.Value); !r.err && exists {
 				nd.w.deleteShards(linger, without(named, q.places))
 			}
@@ -198,11 +198,11 @@ func (nd *node) change(q request, answer func(reply)) {
 	})
 }
 
-func (nd *node) proposeEntry(q request, e core.Entry, stop func(reply)) {
+func (nd *node) proposeEntry(q request, g slot.Reading, e core.Entry, stop func(reply)) {
 	var id slot.WriteID
 	var err error
 	nd.do(func(n *slot.Node, now core.Instant) {
-		id, err = n.Propose(now, slotOf(q.key), e, slot.Need{Domains: 1, Domain: core.DomainNode})
+		id, err = n.Propose(now, g, e, slot.Need{Domains: 1, Domain: core.DomainNode})
 		if err == nil {
 			nd.waiters[id] = func(r slot.Result) {
 				stop(reply{took: len(e.Answer) == 0, err: r.Err != nil})

@@ -11,7 +11,8 @@
 //	n := slot.New(slot.Config{ID: "n1", Boot: boot})
 //	n.AddDisk(now, 1, loaded)
 //	n.SeeMap(now, m)
-//	id, err := n.Propose(now, s, core.Entry{Rows: rows}, slot.Need{Domains: 2})
+//	g, err := n.Serving(now, s) // then look at the rows
+//	id, err := n.Propose(now, g, core.Entry{Rows: rows}, slot.Need{Domains: 2})
 //	for _, m := range n.Take().Sends { ... }
 //
 // The protocol is described in docs/protocol.md, which names the rules that the

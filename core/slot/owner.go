@@ -374,14 +374,20 @@ func (n *Node) sendAppend(r *replica, p *peer, after uint64) {
 	n.toPeer(r, p, &Message{Kind: MsgAppend, Prev: prev, Entries: entries, Commit: r.state.Committed})
 }
 
-// Propose begins a write of the slot that this node owns. The entry's Version
-// is set here; the end is reported as a [Result]. Errors: core.ErrNotOwner,
+// Propose begins a write of the slot that this node owns, on the ground of what was
+// read with g: that is still so, but for what the caller keeps from being written
+// meanwhile, only if the node has owned the slot ever since. The entry's Version is set
+// here; the end is reported as a [Result]. Errors: core.ErrNotOwner,
 // core.ErrUnavailable; then nothing was written.
-func (n *Node) Propose(now core.Instant, s core.SlotID, e core.Entry, need Need) (WriteID, error) {
+func (n *Node) Propose(now core.Instant, g Reading, e core.Entry, need Need) (WriteID, error) {
 	n.now = now
+	s := g.Slot
 	r, err := n.activeOwner(s)
 	if err != nil {
 		return 0, err
+	}
+	if r.owner.tenure != g.tenure {
+		return 0, fmt.Errorf("slot %d changed hands since it was read: %w", s, core.ErrUnavailable)
 	}
 	if have := n.domains(s, need.Domain); have < need.Domains {
 		return 0, fmt.Errorf("slot %d: records are on %d of %d failure domains that the write needs: %w", s, have, need.Domains, core.ErrUnavailable)

@@ -23,6 +23,7 @@ var rewrite = flag.Bool("rewrite", false, "write what the scenarios print into t
 //	settle                          deliver and store all that is under way
 //	run DURATION                    ticks of 100 ms, settling
 //	write NODE KEY=VALUE            an empty value deletes
+//	read NODE                       what a write of "write NODE KEY=VALUE read" rests on
 //	row DISK,... [+DISK,...] [voters=NODE,...] [to NODE ...]
 //	                                the next map, shown to all or some nodes,
 //	                                with every node's present boot
@@ -140,7 +141,12 @@ func (s *stage) command(words []string) error {
 			return err
 		}
 		s.run(d)
+	case "read":
+		s.read(core.NodeID(args[0]))
 	case "write":
+		if len(args) == 2 {
+			s.read(core.NodeID(args[0]))
+		}
 		key, value, _ := strings.Cut(args[1], "=")
 		s.propose(core.NodeID(args[0]), key, value)
 	case "row":

@@ -36,6 +36,7 @@ type actor struct {
 	node     *Node // nil while down
 	persists []Persist
 	stalled  bool // persists wait
+	read     Reading
 }
 
 type envelope struct {
@@ -353,11 +354,16 @@ func (s *stage) show(ids ...core.NodeID) {
 	}
 }
 
-// propose writes a value.
+// read takes a right to read, on the ground of which the node's next writes are made.
+func (s *stage) read(id core.NodeID) {
+	s.do(id, func(n *Node) { s.actors[id].read, _ = n.right(0) })
+}
+
+// propose writes a value, on the ground of the last read.
 func (s *stage) propose(id core.NodeID, key, value string) {
 	s.do(id, func(n *Node) {
 		row := core.Row{RowKey: core.RowKey{Bucket: 1, Key: key}, Value: []byte(value), Deleted: value == ""}
-		if _, err := n.Propose(s.now, 0, core.Entry{Rows: []core.Row{row}}, Need{Domains: 1, Domain: core.DomainNode}); err != nil {
+		if _, err := n.Propose(s.now, s.actors[id].read, core.Entry{Rows: []core.Row{row}}, Need{Domains: 1, Domain: core.DomainNode}); err != nil {
 			s.printf("%s refuses: %v", id, err)
 		}
 	})
