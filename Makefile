@@ -10,7 +10,6 @@ MAKEFLAGS += --no-print-directory
 GO ?= go
 PREFIX ?= /usr/local
 DESTDIR ?=
-VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 
 # Of `make test` and `make check`: the packages, the time that one may take, and flags
 # for go test, as in `make test PKGS=./core/... TESTFLAGS='-run TestJoin'`.
@@ -105,7 +104,7 @@ guests: ## rebuild the C examples of transforms and compare them with the ones t
 # uses: 20 MB of the program.
 build: ## build bin/shoal
 	$(call require,cmd/shoal,the shoal program)
-	CGO_ENABLED=0 $(GO) build -trimpath -tags disable_grpc_modules -buildvcs=auto -ldflags '-X main.version=$(VERSION)' -o bin/shoal ./cmd/shoal
+	CGO_ENABLED=0 $(GO) build -trimpath -tags disable_grpc_modules -buildvcs=auto -o bin/shoal ./cmd/shoal
 
 install: build ## install shoal and its completions under PREFIX (/usr/local)
 	install -D -m 755 bin/shoal $(DESTDIR)$(PREFIX)/bin/shoal

@@ -122,12 +122,16 @@ func (s Slot) Equal(t Slot) bool {
 	return s.Term == t.Term && slices.Equal(s.Insync, t.Insync) && slices.Equal(s.Joining, t.Joining)
 }
 
+// MaxInline is the most that [Policy.Inline] may be: what is up to it is taken into
+// memory whole.
+const MaxInline = 1 << 20
+
 // Policy is what a bucket asks for its objects.
 type Policy struct {
 	Scheme Scheme `json:"scheme"`
 	Domain Domain `json:"domain"`
 	// Inline is the size in bytes up to which an object's data is kept in
-	// its record.
+	// its record, at most [MaxInline].
 	Inline int64 `json:"inline"`
 	// ETag is "md5" or "fast".
 	ETag string `json:"etag"`

@@ -71,8 +71,8 @@ func (d *draft) checkPolicy(p core.Policy) error {
 	if p.Domain != core.DomainNode && p.Domain != core.DomainDisk {
 		return fmt.Errorf("domain %q: want node or disk: %w", p.Domain, core.ErrInvalid)
 	}
-	if p.Inline < 0 {
-		return fmt.Errorf("inline size %d: want 0 or more: %w", p.Inline, core.ErrInvalid)
+	if p.Inline < 0 || p.Inline > core.MaxInline {
+		return fmt.Errorf("inline size %d: want 0 to %d bytes: %w", p.Inline, core.MaxInline, core.ErrInvalid)
 	}
 	switch p.ETag {
 	case "", "md5", "fast":

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 
 	"github.com/shoalstore/shoal/core"
 )
@@ -191,6 +192,9 @@ func (d *draft) diskState(c *core.Change) error {
 func (d *draft) weight(c *core.Change) error {
 	if c.Weight != nil && !(*c.Weight > 0 && !math.IsInf(*c.Weight, 0)) {
 		return fmt.Errorf("weight %v: want a positive number; drain what is to hold nothing: %w", *c.Weight, core.ErrInvalid)
+	}
+	if c.Zone != nil && (len(*c.Zone) > 63 || strings.ContainsAny(*c.Zone, ", \t\n=")) {
+		return fmt.Errorf("zone %q: want up to 63 characters without spaces, ',' and '=': %w", *c.Zone, core.ErrInvalid)
 	}
 	if c.Disk != 0 {
 		k, err := d.disk(c.Disk)

@@ -513,7 +513,7 @@ func TestStatesAndWeights(t *testing.T) {
 	if again != nil || err != nil {
 		t.Errorf("the same state again: %v, %v", again, err)
 	}
-	zero, nan := 0.0, math.NaN()
+	zero, nan, two := 0.0, math.NaN(), "a b"
 	for name, c := range map[string]struct {
 		c    core.Change
 		want error
@@ -521,6 +521,7 @@ func TestStatesAndWeights(t *testing.T) {
 		"zero weight":    {core.Change{Kind: core.ChangeWeight, Node: "n1", Weight: &zero}, core.ErrInvalid},
 		"no weight":      {core.Change{Kind: core.ChangeWeight, Disk: 1, Weight: &nan}, core.ErrInvalid},
 		"zone of a disk": {core.Change{Kind: core.ChangeWeight, Disk: 1, Zone: &z}, core.ErrInvalid},
+		"zone of two":    {core.Change{Kind: core.ChangeWeight, Node: "n1", Weight: &w, Zone: &two}, core.ErrInvalid},
 		"unknown node":   {core.Change{Kind: core.ChangeWeight, Node: "n8", Weight: &w}, core.ErrNotFound},
 		"unknown disk":   {core.Change{Kind: core.ChangeWeight, Disk: 80, Weight: &w}, core.ErrNotFound},
 		"node state":     {core.Change{Kind: core.ChangeNodeState, Node: "n1", State: "asleep"}, core.ErrInvalid},
@@ -610,6 +611,7 @@ func TestBuckets(t *testing.T) {
 		"settings, bad":   {settings(add("s3://abc", "none"), core.RemoteSettings{Endpoint: "h"}), core.ErrInvalid},
 		"settings, set":   {set(1, func(b *core.Bucket) { b.Remote.Region = "eu" }), core.ErrInvalid},
 		"too wide":        {add("wide", "mirror-6"), core.ErrInvalid},
+		"inline":          {core.Change{Kind: core.ChangeAddBucket, Bucket: &core.Bucket{Name: core.BucketName{Provider: core.Shoal, Name: "heavy"}, Policy: core.Policy{Domain: core.DomainNode, Inline: core.MaxInline + 1}}}, core.ErrInvalid},
 		"no domain":       {core.Change{Kind: core.ChangeAddBucket, Bucket: bucket("nodomain", "none", "")}, core.ErrInvalid},
 		"nothing":         {core.Change{Kind: core.ChangeAddBucket}, core.ErrInvalid},
 		"unknown":         {core.Change{Kind: core.ChangeSetBucket, Bucket: &core.Bucket{ID: 9}}, core.ErrNoSuchBucket},

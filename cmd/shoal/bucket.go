@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -206,7 +207,11 @@ func newBucketRmCommand(o *options) *cobra.Command {
 			if err := o.confirm(question); err != nil {
 				return err
 			}
-			if err := c.DeleteBucket(ctx, b); err != nil {
+			err = c.DeleteBucket(ctx, b)
+			if errors.Is(err, core.ErrNotEmpty) {
+				return fmt.Errorf("%w; `shoal rm -r %s` removes them", err, b)
+			}
+			if err != nil {
 				return err
 			}
 			if o.json {

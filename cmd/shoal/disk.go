@@ -23,7 +23,7 @@ func newDiskCommand(o *options) *cobra.Command {
 
 func newDiskLsCommand(o *options) *cobra.Command {
 	return &cobra.Command{
-		Use: "ls [NODE]", Short: "List the disks, of all nodes or one", Args: between(0, 1), ValidArgsFunction: o.completeNodes,
+		Use: "ls [NODE[/DISK]]", Short: "List the disks, of all nodes, of one, or one disk", Args: between(0, 1), ValidArgsFunction: o.completeDisks,
 		RunE: o.withClient(o.listDisks),
 	}
 }

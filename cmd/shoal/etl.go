@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -45,7 +46,7 @@ func newEtlInitKindCommand(o *options, kind string) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: kind + " --name N --from-file F", Args: exactly(0),
 		Short: map[string]string{
-			"wasm": "A WebAssembly module", "spec": "A container on Kubernetes, by its Pod specification", "python": "A Python program",
+			"wasm": "A WebAssembly module", "spec": "A container on Kubernetes, by its Pod specification (not built yet)", "python": "A Python program (not built yet)",
 		}[kind],
 		RunE: o.withClient(func(ctx context.Context, c *client.Client, _ []string) (err error) {
 			if t.Code, err = os.ReadFile(file); err != nil {
@@ -84,7 +85,7 @@ func newEtlInitKindCommand(o *options, kind string) *cobra.Command {
 	f.StringArrayVar(&env, "env", nil, "an environment variable, K=V; may be repeated")
 	f.StringSliceVar(&ext, "ext", nil, "replace extensions, as jpg:webp")
 	f.StringVar(&t.ContentType, "content-type", "", "content type of the results")
-	f.StringVar(&t.Scope, "scope", "", "object, member or line")
+	f.StringVar(&t.Scope, "scope", "", "object (member and line are not built yet)")
 	f.StringVar(&t.Isolation, "isolation", "", "pooled or fresh")
 	_ = cmd.MarkFlagRequired("name")      // cannot fail: the flags exist
 	_ = cmd.MarkFlagRequired("from-file") // the same
@@ -169,8 +170,14 @@ func (o *options) etlObject(ctx context.Context, c *client.Client, query map[str
 	if err != nil {
 		return err
 	}
-	err = o.writeTo(ctx, c, r, dst)
-	return errors.Join(err, r.Close())
+	if isDir(dst) || strings.HasSuffix(dst, string(filepath.Separator)) && isLocal(dst) {
+		dst = filepath.Join(dst, baseKey(u.Key))
+	}
+	size, err := o.writeTo(ctx, c, r, dst)
+	if err = errors.Join(err, r.Close()); err != nil || !o.json || dst == "-" {
+		return err
+	}
+	return o.printJSON(map[string]any{"from": u.String(), "to": dst, "size": size})
 }
 
 // patience is how long the first byte of a result may take: each transform has its
@@ -188,30 +195,38 @@ func patience(name string, list []api.Transform) time.Duration {
 	return d
 }
 
-// writeTo writes a stream to a file, standard output or an object.
-func (o *options) writeTo(ctx context.Context, c *client.Client, r io.Reader, dst string) error {
+// writeTo writes a stream to a file, standard output or an object, and returns its
+// size.
+func (o *options) writeTo(ctx context.Context, c *client.Client, r io.Reader, dst string) (size int64, err error) {
 	if dst == "-" {
-		_, err := io.Copy(o.out, r)
-		return err
+		return io.Copy(o.out, r)
 	}
 	if !strings.Contains(dst, "://") {
-		f, err := os.Create(dst)
-		if err != nil {
+		fill := func(f *os.File) (err error) {
+			size, err = io.Copy(f, r)
 			return err
 		}
-		_, err = io.Copy(f, r)
-		return errors.Join(err, f.Close())
+		if isSpecial(dst) {
+			f, err := os.OpenFile(dst, os.O_WRONLY, 0)
+			if err != nil {
+				return 0, err
+			}
+			err = errors.Join(fill(f), f.Close())
+			return size, err
+		}
+		err = writeWhole(dst, fill)
+		return size, err
 	}
 	to, err := objectURI(dst)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	b, err := c.Bucket(ctx, to.Bucket)
 	if err != nil {
-		return err
+		return 0, err
 	}
-	_, err = c.Upload(ctx, b.Alias, to.Key, r, -1, client.TransferOptions{})
-	return err
+	info, err := c.Upload(ctx, b.Alias, to.Key, r, -1, client.TransferOptions{})
+	return info.Size, err
 }
 
 func newEtlBucketCommand(o *options) *cobra.Command {
@@ -501,7 +516,14 @@ func newEtlRmCommand(o *options) *cobra.Command {
 			if err := o.confirm(fmt.Sprintf("Remove transform %s?", args[0])); err != nil {
 				return err
 			}
-			return c.DeleteTransform(ctx, args[0])
+			if err := c.DeleteTransform(ctx, args[0]); err != nil {
+				return err
+			}
+			if o.json {
+				return o.printJSON(map[string]string{"removed": args[0]})
+			}
+			o.hint("removed %s", args[0])
+			return nil
 		}),
 	}
 	o.addYes(cmd)

@@ -92,23 +92,45 @@ func (o *options) report(err error) {
 	if e, ok := errors.AsType[*api.Error](err); ok {
 		hint = e.Hint
 	}
-	if hint == "" && strings.Contains(err.Error(), "connection refused") && !errors.Is(err, devcluster.ErrEnded) {
+	if hint == "" && unreached(err) {
 		hint = "is the cluster running? --endpoint or SHOAL_ENDPOINT say where it is; now: " + strings.Join(o.endpoints(), ",")
 	}
+	text := plain(err)
 	if !o.json {
-		fmt.Fprintf(o.err, "shoal: %v\n", err)
+		fmt.Fprintf(o.err, "shoal: %s\n", text)
 		if hint != "" {
 			fmt.Fprintf(o.err, "hint: %s\n", hint)
 		}
 		return
 	}
 	e := api.FromError(err)
-	body, jsonErr := json.Marshal(api.ErrorBody{Error: &api.Error{Code: errorCode(err, e), Message: err.Error(), Hint: hint}})
+	body, jsonErr := json.Marshal(api.ErrorBody{Error: &api.Error{Code: errorCode(err, e), Message: text, Hint: hint}})
 	if jsonErr != nil {
-		fmt.Fprintf(o.err, "shoal: %v\n", err)
+		fmt.Fprintf(o.err, "shoal: %s\n", text)
 		return
 	}
 	fmt.Fprintf(o.err, "%s\n", body)
+}
+
+// unreached says whether no node could be reached at all.
+func unreached(err error) bool {
+	if errors.Is(err, devcluster.ErrEnded) {
+		return false
+	}
+	return strings.Contains(err.Error(), "connection refused") || strings.Contains(err.Error(), "no such host")
+}
+
+// plain is an error's text without the words of sentinels that say no more than the
+// exit code does.
+func plain(err error) string {
+	text := err.Error()
+	for _, sentinel := range []error{core.ErrInvalid, errors.ErrUnsupported} {
+		words := ": " + sentinel.Error()
+		text = strings.TrimSuffix(text, words)
+		text = strings.ReplaceAll(text, words+"\n", "\n")
+		text = strings.ReplaceAll(text, words+": ", ": ")
+	}
+	return text
 }
 
 // errorCode is the code of an error under --json.

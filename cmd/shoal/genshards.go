@@ -41,9 +41,9 @@ func newGenShardsCommand(o *options) *cobra.Command {
 	}
 	f := cmd.Flags()
 	f.Var(&s.size, "fsize", "size of each file in a shard")
-	f.IntVar(&s.count, "fcount", 5, "files in a shard")
+	count(f, &s.count, "fcount", 5, "files in a shard")
 	f.Uint64Var(&s.seed, "seed", 1, "of the random data")
-	f.IntVar(&s.workers, "num-workers", 8, "shards at once")
+	count(f, &s.workers, "num-workers", 8, "shards at once")
 	f.BoolVar(&s.show, "progress", false, "show progress")
 	f.Var(&s.refresh, "refresh", "time between two reports of progress")
 	return cmd
@@ -57,9 +57,6 @@ func (s *shardFlags) run(ctx context.Context, c *client.Client, arg string) erro
 	names, err := job.Expand(u.Key)
 	if err != nil {
 		return err
-	}
-	if s.count < 0 {
-		return usagef("--fcount %d: want 0 or above", s.count)
 	}
 	if _, err := c.Bucket(ctx, u.Bucket); u.Bucket.Provider == core.Shoal && errors.Is(err, core.ErrNoSuchBucket) {
 		if _, err := c.CreateBucket(ctx, u.Bucket, api.CreateBucket{IfAbsent: true}); err != nil {

@@ -163,7 +163,7 @@ func fillArgs(spec *api.JobSpec, kind api.JobKind, args []string) error {
 		}
 		value := args[i]
 		if a.Type == "bucket" {
-			u, err := core.ParseURI(value)
+			u, err := parseURI(value)
 			if err != nil {
 				return err
 			}
@@ -364,11 +364,11 @@ func (s *showJobFlags) describe(j api.Job) {
 		if a == (api.Amount{}) {
 			return ""
 		}
-		return fmt.Sprintf("%d objects, %s", a.Objects, formatBytes(a.Bytes))
+		return formatAmount(a)
 	}
 	planned, cloud, rate := "not known yet", "", ""
 	if j.Planned != nil {
-		planned = fmt.Sprintf("%d objects, %s", j.Planned.Objects, formatBytes(j.Planned.Bytes))
+		planned = formatAmount(*j.Planned)
 	}
 	if j.Cloud != nil {
 		cloud = fmt.Sprintf("%d requests, %s in, %s out", j.Cloud.Requests, formatBytes(j.Cloud.BytesIn), formatBytes(j.Cloud.BytesOut))

@@ -50,7 +50,7 @@ func (j *jobFlags) add(cmd *cobra.Command) {
 	f.StringSliceVar(&j.ext, "ext", nil, "replace extensions, as jpg:webp,txt:gz")
 	f.BoolVar(&s.Create, "create", false, "create a remote destination that does not exist")
 	f.BoolVar(&s.DryRun, "dry-run", false, "count, and write nothing; etl bucket shows what the first objects would become")
-	f.IntVar(&s.NumWorkers, "num-workers", 0, "workers for each disk (default: the cluster's choice)")
+	count(f, &s.NumWorkers, "num-workers", 0, "workers for each disk (default: the cluster's choice)")
 	f.StringVar(&j.rate, "rate-limit", "", "at most so many objects (100) or bytes (64MiB) a second in the whole cluster")
 	f.BoolVar(&s.ContinueOnError, "cont-on-err", false, "go on after an object that failed")
 	f.Var(&j.patience, "unavailable-timeout", "fail objects without a reachable copy after this time (default: wait)")
@@ -150,10 +150,10 @@ func parseRate(s string) (api.RateLimit, error) {
 
 // twoURIs reads a source and a destination.
 func twoURIs(args []string) (from, to core.URI, err error) {
-	if from, err = core.ParseURI(args[0]); err != nil {
+	if from, err = parseURI(args[0]); err != nil {
 		return from, to, err
 	}
-	to, err = core.ParseURI(args[1])
+	to, err = parseURI(args[1])
 	return from, to, err
 }
 
@@ -319,10 +319,10 @@ func describeOutcome(j api.Job) string {
 		verb = "inspected"
 	}
 	if j.DryRun && j.Planned != nil {
-		return fmt.Sprintf("%s[%s] %s: dry run, %d objects, %s would be %s", j.Kind, j.ID, j.State, j.Planned.Objects, formatBytes(j.Planned.Bytes), verb)
+		return fmt.Sprintf("%s[%s] %s: dry run, %s would be %s", j.Kind, j.ID, j.State, formatAmount(*j.Planned), verb)
 	}
 	var text strings.Builder
-	fmt.Fprintf(&text, "%s[%s] %s: %s %d objects, %s", j.Kind, j.ID, j.State, verb, j.Done.Objects, formatBytes(j.Done.Bytes))
+	fmt.Fprintf(&text, "%s[%s] %s: %s %s", j.Kind, j.ID, j.State, verb, formatAmount(j.Done))
 	for _, part := range []struct {
 		name string
 		a    api.Amount

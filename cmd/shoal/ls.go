@@ -52,7 +52,7 @@ column CACHED says whether the cluster stores it: yes, no, or part of it.`,
 	f.StringVar(&l.prefix, "prefix", "", "only names that begin so")
 	f.BoolVar(&l.noHeaders, "no-headers", false, "names only, nothing else")
 	f.BoolVar(&l.archive, "archive", false, "also what is in .tar, .tgz, .tar.gz and .zip objects")
-	f.IntVar(&l.max, "max", 0, "at most so many objects")
+	count(f, &l.max, "max", 0, "at most so many objects")
 	f.StringVar(&l.after, "after", "", "only names above this one")
 	cmd.MarkFlagsMutuallyExclusive("cached", "not-cached")
 	cmd.MarkFlagsMutuallyExclusive("summary", "archive")
@@ -66,7 +66,7 @@ func (l *lsOptions) run(ctx context.Context, c *client.Client, args []string) er
 	if p, ok := providerOf(args[0]); ok {
 		return l.buckets(ctx, c, p)
 	}
-	u, err := core.ParseURI(args[0])
+	u, err := parseURI(args[0])
 	if err != nil {
 		return err
 	}
@@ -348,6 +348,6 @@ func (l *lsOptions) totals(ctx context.Context, c *client.Client, u core.URI) er
 			api.Amount
 		}{u.Bucket.String(), list.Prefix, sum})
 	}
-	_, err := fmt.Fprintf(l.out, "%s: %d objects, %s\n", core.URI{Bucket: u.Bucket, Key: list.Prefix}, sum.Objects, formatBytes(sum.Bytes))
+	_, err := fmt.Fprintf(l.out, "%s: %s\n", core.URI{Bucket: u.Bucket, Key: list.Prefix}, formatAmount(sum))
 	return err
 }

@@ -22,14 +22,22 @@ func newCatCommand(o *options) *cobra.Command {
 	var l latestFlags
 	cmd := &cobra.Command{
 		Use: "cat URI", Short: "Print an object", Args: exactly(1), ValidArgsFunction: o.completeBuckets(1),
-		RunE: o.withClient(func(ctx context.Context, c *client.Client, args []string) error {
-			u, err := objectURI(args[0])
-			if err != nil {
-				return err
-			}
-			return at(u, o.cat(ctx, c, u, client.GetOptions{Offset: int64(offset), Length: int64(length), Latest: l.latest, Sync: l.sync}))
-		}),
 	}
+	cmd.RunE = o.withClient(func(ctx context.Context, c *client.Client, args []string) error {
+		u, err := objectURI(args[0])
+		if err != nil {
+			return err
+		}
+		if length == 0 && cmd.Flags().Changed("length") {
+			// Of no bytes there is no request, only whether the object is there.
+			b, err := c.Bucket(ctx, u.Bucket)
+			if err == nil {
+				_, err = l.head(ctx, c, b.Alias, u.Key)
+			}
+			return at(u, err)
+		}
+		return at(u, o.cat(ctx, c, u, client.GetOptions{Offset: int64(offset), Length: int64(length), Latest: l.latest, Sync: l.sync}))
+	})
 	cmd.Flags().Var(&offset, "offset", "begin at this byte")
 	cmd.Flags().Var(&length, "length", "print at most so much")
 	l.add(cmd)
@@ -55,7 +63,7 @@ func newStatCommand(o *options) *cobra.Command {
 		Use: "stat URI", Short: "Show an object's size, ETag and metadata, or a bucket's properties",
 		Args: exactly(1), ValidArgsFunction: o.completeBuckets(1),
 		RunE: o.withClient(func(ctx context.Context, c *client.Client, args []string) error {
-			u, err := core.ParseURI(args[0])
+			u, err := parseURI(args[0])
 			if err != nil {
 				return err
 			}
@@ -118,7 +126,7 @@ func newRmCommand(o *options) *cobra.Command {
 		Args:    exactly(1), ValidArgsFunction: o.completeBuckets(1),
 		RunE: o.withClient(func(ctx context.Context, c *client.Client, args []string) error {
 			if recursive {
-				u, err := core.ParseURI(args[0])
+				u, err := parseURI(args[0])
 				if err != nil {
 					return err
 				}
@@ -128,6 +136,9 @@ func newRmCommand(o *options) *cobra.Command {
 				return o.removeAll(ctx, c, u, workers)
 			}
 			u, err := objectURI(args[0])
+			if err != nil && u.Bucket.Name != "" {
+				return fmt.Errorf("%w; -r removes all whose names begin so", err)
+			}
 			if err != nil {
 				return err
 			}
@@ -135,7 +146,7 @@ func newRmCommand(o *options) *cobra.Command {
 		}),
 	}
 	cmd.Flags().BoolVarP(&recursive, "recursive", "r", false, "all objects whose names begin so")
-	cmd.Flags().IntVar(&workers, "num-workers", 32, "requests at once, with -r")
+	count(cmd.Flags(), &workers, "num-workers", 32, "requests at once, with -r")
 	o.addYes(cmd)
 	return cmd
 }
@@ -186,7 +197,7 @@ func (o *options) removeAll(ctx context.Context, c *client.Client, u core.URI, w
 	if o.json {
 		return o.printJSON(map[string]any{"removed": u.String(), "objects": removed.Load()})
 	}
-	fmt.Fprintf(o.out, "removed %d objects\n", removed.Load())
+	fmt.Fprintf(o.out, "removed %s\n", formatObjects(removed.Load()))
 	return nil
 }
 
@@ -202,10 +213,10 @@ func newMvCommand(o *options) *cobra.Command {
 	j := &jobFlags{options: o}
 	cmd := &cobra.Command{
 		Use:   "mv SRC DST",
-		Short: "Move an object, or a bucket by a job",
-		Long: `An object is copied within the cluster and then removed, unless it has changed meanwhile.
-Of two buckets, all objects are moved by a job, as "shoal cp" copies them.`,
-		Example: "  shoal mv shoal://train/a.tar shoal://train/b.tar\n  shoal mv shoal://train shoal://archive",
+		Short: "Move an object",
+		Long: `It is copied within the cluster and then removed, unless it has changed meanwhile.
+To move a bucket is not built yet: "shoal cp", then "shoal rm -r".`,
+		Example: "  shoal mv shoal://train/a.tar shoal://train/b.tar",
 		Args:    exactly(2), ValidArgsFunction: o.completeBuckets(2),
 	}
 	cmd.RunE = o.withClient(func(ctx context.Context, c *client.Client, args []string) error {
@@ -283,7 +294,7 @@ have yet. Of a whole bucket, without --keep-md, the cluster forgets the bucket t
 		Args:    exactly(1), ValidArgsFunction: o.completeBuckets(1),
 	}
 	cmd.RunE = o.withClient(func(ctx context.Context, c *client.Client, args []string) error {
-		u, err := core.ParseURI(args[0])
+		u, err := parseURI(args[0])
 		if err != nil {
 			return err
 		}

@@ -97,10 +97,11 @@ func (o *options) log() *slog.Logger {
 func (o *options) connect() (*client.Client, error) {
 	endpoints := o.endpoints()
 	access, secret := o.getenv("SHOAL_ACCESS_KEY"), o.getenv("SHOAL_SECRET_KEY")
-	if access == "" && secret == "" {
-		if !allLoopback(endpoints) {
-			return nil, usagef("no keys: set SHOAL_ACCESS_KEY and SHOAL_SECRET_KEY")
-		}
+	switch {
+	case access != "" && secret != "":
+	case access != "" || secret != "" || !allLoopback(endpoints):
+		return nil, usagef("no keys: set SHOAL_ACCESS_KEY and SHOAL_SECRET_KEY")
+	default:
 		// A cluster on this machine without keys is a development cluster.
 		access, secret = config.DevAccessKey, config.DevSecretKey
 	}

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 	"unicode/utf8"
+
+	"github.com/shoalstore/shoal/plugins/api"
 )
 
 // printJSON prints a document, or a line of a listing.
@@ -123,6 +125,17 @@ func formatBytes(n int64) string {
 	}
 	return strconv.FormatFloat(v, 'f', 2, 64) + " " + units[i]
 }
+
+// formatObjects writes 1 object, 201 objects.
+func formatObjects(n int64) string {
+	if n == 1 {
+		return "1 object"
+	}
+	return strconv.FormatInt(n, 10) + " objects"
+}
+
+// formatAmount writes 201 objects, 8.50 MiB.
+func formatAmount(a api.Amount) string { return formatObjects(a.Objects) + ", " + formatBytes(a.Bytes) }
 
 // formatRate writes bytes per second.
 func formatRate(v float64) string { return formatBytes(int64(v)) + "/s" }

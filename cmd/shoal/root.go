@@ -23,17 +23,31 @@ func execute(ctx context.Context, o *options, args []string) int {
 		cmd.SetContext(limited)
 		return nil
 	}
-	err := root.ExecuteContext(ctx)
+	cmd, err := root.ExecuteContextC(ctx)
 	stop()
 	if err != nil {
-		for _, prefix := range []string{"unknown command", "required flag", "if any flags in the group"} {
-			if strings.HasPrefix(err.Error(), prefix) { // cobra has no types for these
-				err = withCode(exitUsage, err)
-			}
-		}
+		err = wrongFlags(cmd, err)
 		o.report(err)
 	}
 	return exitCode(err)
+}
+
+// wrongFlags puts cobra's words about commands and flags, for which it has no types,
+// into ours.
+func wrongFlags(cmd *cobra.Command, err error) error {
+	text := err.Error()
+	if flags, ok := strings.CutPrefix(text, "required flag(s) "); ok {
+		flags = strings.ReplaceAll(strings.TrimSuffix(flags, " not set"), `"`, "")
+		return wrongUse(cmd, fmt.Errorf("missing --%s", strings.ReplaceAll(flags, ", ", " --")))
+	}
+	if _, flags, ok := strings.Cut(text, "none of the others can be; ["); ok {
+		flags, _, _ = strings.Cut(flags, "]")
+		return wrongUse(cmd, fmt.Errorf("--%s exclude each other", strings.Join(strings.Fields(flags), " and --")))
+	}
+	if strings.HasPrefix(text, "unknown command") {
+		return withCode(exitUsage, err)
+	}
+	return err
 }
 
 // newRootCommand is the whole command line.
@@ -49,9 +63,7 @@ func newRootCommand(o *options) *cobra.Command {
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SetVersionTemplate("shoal {{.Version}}\n")
-	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return usagef("%v\nusage: %s", err, cmd.UseLine())
-	})
+	root.SetFlagErrorFunc(flagError)
 	o.addGlobalFlags(root)
 	const data, jobs, cluster, nodes = "data", "jobs", "cluster", "nodes"
 	root.AddGroup(

@@ -72,8 +72,8 @@ Nodes on other machines join later: shoal cluster join.`,
 		},
 	}
 	cmd.Flags().StringArrayVar(&files, "config", nil, "configuration of a node; may be repeated")
-	cmd.Flags().IntVar(&in.Slots, "slots", 0, "number of hash slots, fixed for ever (default 4096)")
-	cmd.Flags().IntVar(&in.Replicas, "replicas", 0, "disks that keep the records of a slot (default 3)")
+	count(cmd.Flags(), &in.Slots, "slots", 0, "number of hash slots, fixed for ever (default 4096)")
+	count(cmd.Flags(), &in.Replicas, "replicas", 0, "disks that keep the records of a slot (default 3)")
 	cmd.Flags().BoolVar(&in.Force, "force", false, "format disks that belong to another cluster")
 	_ = cmd.MarkFlagRequired("config") // cannot fail: the flag exists
 	return cmd

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -28,7 +29,7 @@ type repeatFlags struct {
 
 func (r *repeatFlags) add(cmd *cobra.Command) {
 	cmd.Flags().Var(&r.refresh, "refresh", "show it again after this time")
-	cmd.Flags().IntVar(&r.count, "count", 0, "with --refresh: so many times (default: until Ctrl-C)")
+	count(cmd.Flags(), &r.count, "count", 0, "with --refresh: so many times (default: until Ctrl-C)")
 }
 
 // run calls show once, or repeatedly until ctx ends, which then is no error.
@@ -92,7 +93,7 @@ func (o *options) printCluster(s api.Cluster) error {
 	o.details(
 		"Cluster", s.ClusterID, "Health", health, "Epoch", fmt.Sprint(s.Epoch), "Bus leader", leader,
 		"Under-replicated", describeLacking(s.UnderReplicated),
-		"Unavailable", fmt.Sprintf("%d objects", s.Unavailable.Objects), "Rebalance", describeRebalance(s.Rebalance),
+		"Unavailable", formatObjects(s.Unavailable.Objects), "Rebalance", describeRebalance(s.Rebalance),
 	)
 	if len(s.Problems) > 1 {
 		fmt.Fprintln(o.out, "\nProblems:")
@@ -107,7 +108,7 @@ func (o *options) printCluster(s api.Cluster) error {
 // describeLacking writes how many objects lack redundancy, and how fast they get
 // it back.
 func describeLacking(l api.Lacking) string {
-	text := fmt.Sprintf("%d objects, %s", l.Objects, formatBytes(l.Bytes))
+	text := formatAmount(api.Amount{Objects: l.Objects, Bytes: l.Bytes})
 	if l.Objects > 0 && l.Rate.Objects > 0 {
 		text += fmt.Sprintf(", %s objects/s, %s", formatCount(l.Rate.Objects), formatRate(l.Rate.Bytes))
 	}
@@ -194,23 +195,33 @@ func (o *options) describeNode(ctx context.Context, c *client.Client, n api.Node
 }
 
 func newShowDiskCommand(o *options) *cobra.Command {
-	cmd := &cobra.Command{Use: "disk [NODE]", Short: "Show the disks, of all nodes or one", Args: between(0, 1), ValidArgsFunction: o.completeNodes}
+	cmd := &cobra.Command{Use: "disk [NODE[/DISK]]", Short: "Show the disks, of all nodes, of one, or one disk", Args: between(0, 1), ValidArgsFunction: o.completeDisks}
 	return o.repeated(cmd, func(ctx context.Context, c *client.Client, args []string) error {
 		return o.listDisks(ctx, c, args)
 	})
 }
 
 func (o *options) listDisks(ctx context.Context, c *client.Client, args []string) error {
-	node := core.NodeID("")
+	node, one := core.NodeID(""), ""
 	if len(args) == 1 {
+		name, disk, _ := strings.Cut(args[0], "/")
 		var err error
-		if node, err = nodeArg(args[0]); err != nil {
+		if node, err = nodeArg(name); err != nil {
 			return err
+		}
+		if disk != "" {
+			one = args[0]
 		}
 	}
 	disks, err := c.Disks(ctx, node)
 	if err != nil {
 		return err
+	}
+	if one != "" {
+		disks = slices.DeleteFunc(disks, func(d api.Disk) bool { return d.ID != one })
+		if len(disks) == 0 {
+			return fmt.Errorf("disk %s: %w", one, core.ErrNotFound)
+		}
 	}
 	return o.printDisks(disks)
 }

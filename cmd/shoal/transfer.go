@@ -43,7 +43,7 @@ func (l *latestFlags) add(cmd *cobra.Command) {
 func (t *transferFlags) add(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.BoolVarP(&t.recursive, "recursive", "r", false, "a directory, or all objects whose names begin so")
-	f.IntVar(&t.workers, "num-workers", 8, "files at once")
+	count(f, &t.workers, "num-workers", 8, "files at once")
 	f.BoolVar(&t.show, "progress", false, "show progress")
 	f.Var(&t.refresh, "refresh", "time between two reports of progress")
 }
@@ -124,7 +124,7 @@ func (m *mover) finish(err error, verb string) error {
 		return m.t.printJSON(m.done)
 	}
 	if m.t.recursive {
-		fmt.Fprintf(m.t.out, "%s %d objects, %s\n", verb, m.done.Objects, formatBytes(m.done.Bytes))
+		fmt.Fprintf(m.t.out, "%s %s\n", verb, formatAmount(m.done))
 	}
 	return nil
 }
@@ -137,7 +137,7 @@ func (m *mover) count(bytes int64) {
 }
 
 func (t *transferFlags) put(ctx context.Context, c *client.Client, src, dst string) error {
-	u, err := core.ParseURI(dst)
+	u, err := parseURI(dst)
 	if err != nil {
 		return err
 	}
@@ -147,6 +147,9 @@ func (t *transferFlags) put(ctx context.Context, c *client.Client, src, dst stri
 			return usagef("%s: standard input has no name: want an object, as %s/KEY", u, u.Bucket)
 		}
 	} else {
+		if src, err = localFile(src); err != nil {
+			return err
+		}
 		if info, err = os.Stat(src); err != nil {
 			return err
 		}
@@ -249,12 +252,15 @@ func (m *mover) upload(ctx context.Context, src io.Reader, size int64, u core.UR
 }
 
 func (t *transferFlags) get(ctx context.Context, c *client.Client, src, dst string) error {
-	u, err := core.ParseURI(src)
+	u, err := parseURI(src)
 	if err != nil {
 		return err
 	}
 	if u.Key == "" && !t.recursive {
 		return usagef("%s is a bucket: name an object, or add -r", u)
+	}
+	if dst, err = localFile(dst); err != nil {
+		return err
 	}
 	if dst == "-" {
 		if t.recursive {
@@ -313,22 +319,36 @@ func (m *mover) getFile(ctx context.Context, u core.URI, dst string, planned boo
 	if isSpecial(dst) {
 		return at(u, m.stream(ctx, u.Key, dst))
 	}
-	if err := os.MkdirAll(filepath.Dir(dst), 0o777); err != nil {
+	var info client.ObjectInfo
+	err := writeWhole(dst, func(f *os.File) (err error) {
+		info, err = m.c.Download(ctx, m.alias, u.Key, f, client.TransferOptions{Progress: m.bar.bytes, Latest: m.t.latest, Sync: m.t.sync})
 		return err
-	}
-	temporary := filepath.Join(filepath.Dir(dst), ".shoal-"+uuid.NewString())
-	f, err := os.OpenFile(temporary, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o666)
+	})
 	if err != nil {
-		return err
-	}
-	info, err := m.c.Download(ctx, m.alias, u.Key, f, client.TransferOptions{Progress: m.bar.bytes, Latest: m.t.latest, Sync: m.t.sync})
-	if err = errors.Join(err, f.Close()); err == nil {
-		err = os.Rename(temporary, dst)
-	}
-	if err != nil {
-		return at(u, errors.Join(err, os.Remove(temporary)))
+		return at(u, err)
 	}
 	m.count(info.Size)
+	return nil
+}
+
+// writeWhole makes a file that has its name only once fill has written all of it.
+// Directories that lack are made.
+func writeWhole(name string, fill func(*os.File) error) error {
+	dir := filepath.Dir(name)
+	if err := os.MkdirAll(dir, 0o777); err != nil {
+		return err
+	}
+	temporary := filepath.Join(dir, ".shoal-"+uuid.NewString())
+	f, err := os.OpenFile(temporary, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o666)
+	if err != nil {
+		return fmt.Errorf("create a file in %s: %w", dir, errors.Unwrap(err))
+	}
+	if err = errors.Join(fill(f), f.Close()); err == nil {
+		err = os.Rename(temporary, name)
+	}
+	if err != nil {
+		return errors.Join(err, os.Remove(temporary))
+	}
 	return nil
 }
 

@@ -2,14 +2,45 @@ package main
 
 import (
 	"fmt"
+	"os"
 	"strings"
 
 	"github.com/shoalstore/shoal/core"
 )
 
+// parseURI reads an argument that names something in the cluster. What looks like
+// a file of this machine is said to be one: it is an easy slip.
+func parseURI(arg string) (core.URI, error) {
+	if isLocal(arg) {
+		return core.URI{}, usagef("%q: is a path on this machine; want a bucket or an object, as shoal://BUCKET/KEY", arg)
+	}
+	u, err := core.ParseURI(arg)
+	if err != nil && !strings.Contains(arg, "://") && exists(arg) {
+		return u, usagef("%w\n%s is a file here: ./%s names it in \"shoal cp\"", err, arg, arg)
+	}
+	return u, err
+}
+
+func exists(file string) bool {
+	_, err := os.Stat(file)
+	return err == nil
+}
+
+// localFile reads an argument that names a file of this machine.
+func localFile(arg string) (string, error) {
+	if strings.Contains(arg, "://") {
+		return "", usagef("%q: want a file on this machine; within the cluster copies \"shoal cp\"", arg)
+	}
+	return arg, nil
+}
+
 // bucketURI reads an argument that names a bucket and no key.
 func bucketURI(arg string) (core.BucketName, error) {
-	u, err := core.ParseURI(strings.TrimSuffix(arg, "/"))
+	name := arg
+	if !strings.HasSuffix(arg, "://") {
+		name = strings.TrimSuffix(arg, "/")
+	}
+	u, err := parseURI(name)
 	if err != nil {
 		return core.BucketName{}, err
 	}
@@ -21,7 +52,7 @@ func bucketURI(arg string) (core.BucketName, error) {
 
 // objectURI reads an argument that names an object.
 func objectURI(arg string) (core.URI, error) {
-	u, err := core.ParseURI(arg)
+	u, err := parseURI(arg)
 	if err != nil {
 		return u, err
 	}

@@ -246,7 +246,7 @@ func (r *Registry) hold(ctx context.Context, spec *Spec, v *version) {
 // fetch brings a name up to what the bus says.
 func (r *Registry) fetch(ctx context.Context, name string) error {
 	if err := CheckName(name); err != nil {
-		return fmt.Errorf("%w: %w", core.ErrNotFound, err)
+		return fmt.Errorf("%w: %w", err, core.ErrNotFound)
 	}
 	e, err := r.o.KV.Get(ctx, key(name))
 	if errors.Is(err, core.ErrNotFound) {

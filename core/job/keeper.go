@@ -457,7 +457,7 @@ func toRemote(s *Spec) bool {
 // prepare checks a spec and fills in what follows from it.
 func (m *Manager) prepare(ctx context.Context, s *Spec) error {
 	if !slices.Contains(Kinds(), s.Kind) {
-		return fmt.Errorf("job kind %q is not built yet in this version; there are %v: %w", s.Kind, Kinds(), errors.ErrUnsupported)
+		return fmt.Errorf("job kind %q is not built yet in this version; there are %s: %w", s.Kind, strings.Join(Kinds(), " "), errors.ErrUnsupported)
 	}
 	if _, err := newSelector(s); err != nil {
 		return err
