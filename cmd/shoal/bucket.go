@@ -204,7 +204,7 @@ func newBucketRmCommand(o *options) *cobra.Command {
 			if b.Provider != core.Shoal {
 				question = fmt.Sprintf("Forget %s, with the cluster's copies of its objects? Nothing is removed at the remote.", b)
 			}
-			if err := o.confirm(question); err != nil {
+			if err := o.confirm(ctx, question); err != nil {
 				return err
 			}
 			err = c.DeleteBucket(ctx, b)

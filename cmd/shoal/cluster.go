@@ -32,7 +32,7 @@ func newNodeActionCommand(o *options, name, short string, action api.NodeAction)
 				return err
 			}
 			if action == api.Decommission {
-				if err := o.confirm(fmt.Sprintf("Move everything off node %s and remove it for good?", id)); err != nil {
+				if err := o.confirm(ctx, fmt.Sprintf("Move everything off node %s and remove it for good?", id)); err != nil {
 					return err
 				}
 			}

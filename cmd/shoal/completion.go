@@ -69,6 +69,27 @@ func (o *options) completeNodes(cmd *cobra.Command, args []string, _ string) ([]
 	return o.ask(cmd, nodeNames), cobra.ShellCompDirectiveNoFileComp
 }
 
+// completeTransform completes the name of a transform, then n buckets.
+func (o *options) completeTransform(n int) completer {
+	buckets := o.completeBuckets(n)
+	return func(cmd *cobra.Command, args []string, toComplete string) ([]string, cobra.ShellCompDirective) {
+		if len(args) > 0 && n > 0 {
+			return buckets(cmd, args[1:], toComplete)
+		}
+		if len(args) > 0 {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		return o.ask(cmd, func(ctx context.Context, c *client.Client) ([]string, error) {
+			list, err := c.Transforms(ctx)
+			var out []string
+			for _, t := range list {
+				out = append(out, t.Name)
+			}
+			return out, err
+		}), cobra.ShellCompDirectiveNoFileComp
+	}
+}
+
 func nodeNames(ctx context.Context, c *client.Client) ([]string, error) {
 	nodes, err := c.Nodes(ctx)
 	var out []string
@@ -97,7 +118,11 @@ func (o *options) completeJobs(cmd *cobra.Command, _ []string, _ string) ([]stri
 }
 
 func jobIDs(ctx context.Context, c *client.Client) ([]string, error) {
-	jobs, err := c.Jobs(ctx, client.JobFilter{})
+	return listJobIDs(ctx, c, client.JobFilter{})
+}
+
+func listJobIDs(ctx context.Context, c *client.Client, f client.JobFilter) ([]string, error) {
+	jobs, err := c.Jobs(ctx, f)
 	var out []string
 	for _, j := range jobs {
 		out = append(out, j.ID+"\t"+strings.TrimSpace(j.Kind+" "+j.From+" "+j.To))
@@ -142,7 +167,10 @@ func (o *options) completeStart(cmd *cobra.Command, args []string, toComplete st
 	case "disk":
 		return o.completeDisks(cmd, nil, toComplete)
 	case "job":
-		return o.completeJobs(cmd, nil, toComplete)
+		// What has ended is retried.
+		return o.ask(cmd, func(ctx context.Context, c *client.Client) ([]string, error) {
+			return listJobIDs(ctx, c, client.JobFilter{All: true})
+		}), cobra.ShellCompDirectiveNoFileComp
 	}
 	return nil, cobra.ShellCompDirectiveNoFileComp
 }

@@ -38,7 +38,7 @@ func newDiskActionCommand(o *options, name, short string, action api.DiskAction)
 				return err
 			}
 			if action == api.FormatDisk {
-				if err := o.confirm(fmt.Sprintf("Format disk %s/%s? Whatever it holds is lost.", node, disk)); err != nil {
+				if err := o.confirm(ctx, fmt.Sprintf("Format disk %s/%s? Whatever it holds is lost.", node, disk)); err != nil {
 					return err
 				}
 			}

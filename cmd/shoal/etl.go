@@ -121,7 +121,7 @@ func newEtlObjectCommand(o *options) *cobra.Command {
 	var given []string
 	cmd := &cobra.Command{
 		Use: "object NAME SRC DST", Short: "Transform one object, to a file, to standard output (-) or to another object",
-		Args: exactly(3),
+		Args: exactly(3), ValidArgsFunction: o.completeTransform(1),
 		RunE: o.withClient(func(ctx context.Context, c *client.Client, args []string) error {
 			u, err := objectURI(args[1])
 			if err != nil {
@@ -235,7 +235,7 @@ func newEtlBucketCommand(o *options) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "bucket NAME SRC DST", Short: "Transform a bucket's objects into another bucket, by a job",
 		Example: `  shoal etl bucket upper s3://src gs://dst --ext txt:TXT --progress --all`,
-		Args:    exactly(3),
+		Args:    exactly(3), ValidArgsFunction: o.completeTransform(2),
 	}
 	cmd.RunE = o.withClient(func(ctx context.Context, c *client.Client, args []string) error {
 		from, to, err := twoURIs(args[1:])
@@ -355,7 +355,7 @@ func jobArgs(name string, given []string) (map[string]string, error) {
 func newEtlInspectCommand(o *options) *cobra.Command {
 	j := &jobFlags{options: o}
 	var given []string
-	cmd := &cobra.Command{Use: "inspect NAME SRC", Short: "Run a transform over a bucket's objects and write nothing", Args: exactly(2)}
+	cmd := &cobra.Command{Use: "inspect NAME SRC", Short: "Run a transform over a bucket's objects and write nothing", Args: exactly(2), ValidArgsFunction: o.completeTransform(1)}
 	cmd.RunE = o.withClient(func(ctx context.Context, c *client.Client, args []string) error {
 		b, err := bucketURI(args[1])
 		if err != nil {
@@ -405,7 +405,7 @@ func newEtlLsCommand(o *options) *cobra.Command {
 
 func newEtlShowCommand(o *options) *cobra.Command {
 	return &cobra.Command{
-		Use: "show NAME", Short: "Show a transform", Args: exactly(1),
+		Use: "show NAME", Short: "Show a transform", Args: exactly(1), ValidArgsFunction: o.completeTransform(0),
 		RunE: o.withClient(func(ctx context.Context, c *client.Client, args []string) error {
 			t, err := c.Transform(ctx, args[0])
 			if err != nil {
@@ -446,7 +446,7 @@ func (o *options) showTransform(t api.Transform) error {
 
 func newEtlActionCommand(o *options, action, short string) *cobra.Command {
 	return &cobra.Command{
-		Use: action + " NAME", Short: short, Args: exactly(1),
+		Use: action + " NAME", Short: short, Args: exactly(1), ValidArgsFunction: o.completeTransform(0),
 		RunE: o.withClient(func(ctx context.Context, c *client.Client, args []string) error {
 			t, err := c.TransformAction(ctx, args[0], action)
 			if err != nil {
@@ -459,7 +459,7 @@ func newEtlActionCommand(o *options, action, short string) *cobra.Command {
 
 func newEtlErrorsCommand(o *options) *cobra.Command {
 	return &cobra.Command{
-		Use: "errors NAME [JOB]", Short: "List the objects that a transform refused, with reasons", Args: between(1, 2),
+		Use: "errors NAME [JOB]", Short: "List the objects that a transform refused, with reasons", Args: between(1, 2), ValidArgsFunction: o.completeTransform(0),
 		RunE: o.withClient(func(ctx context.Context, c *client.Client, args []string) error {
 			job := ""
 			if len(args) == 2 {
@@ -489,7 +489,7 @@ func newEtlErrorsCommand(o *options) *cobra.Command {
 
 func newEtlLogsCommand(o *options) *cobra.Command {
 	return &cobra.Command{
-		Use: "logs NAME", Short: "Print the last lines that a transform wrote", Args: exactly(1),
+		Use: "logs NAME", Short: "Print the last lines that a transform wrote", Args: exactly(1), ValidArgsFunction: o.completeTransform(0),
 		RunE: o.withClient(func(ctx context.Context, c *client.Client, args []string) error {
 			lines, err := c.TransformLogs(ctx, args[0])
 			if err != nil {
@@ -511,9 +511,9 @@ func newEtlLogsCommand(o *options) *cobra.Command {
 
 func newEtlRmCommand(o *options) *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "rm NAME", Short: "Remove a transform", Args: exactly(1),
+		Use: "rm NAME", Short: "Remove a transform", Args: exactly(1), ValidArgsFunction: o.completeTransform(0),
 		RunE: o.withClient(func(ctx context.Context, c *client.Client, args []string) error {
-			if err := o.confirm(fmt.Sprintf("Remove transform %s?", args[0])); err != nil {
+			if err := o.confirm(ctx, fmt.Sprintf("Remove transform %s?", args[0])); err != nil {
 				return err
 			}
 			if err := c.DeleteTransform(ctx, args[0]); err != nil {

@@ -114,7 +114,7 @@ func (o *options) report(err error) {
 
 // unreached says whether no node could be reached at all.
 func unreached(err error) bool {
-	if errors.Is(err, devcluster.ErrEnded) {
+	if errors.Is(err, devcluster.ErrEnded) || errors.Is(err, errInterrupted) {
 		return false
 	}
 	return strings.Contains(err.Error(), "connection refused") || strings.Contains(err.Error(), "no such host")
@@ -129,6 +129,13 @@ func plain(err error) string {
 		text = strings.TrimSuffix(text, words)
 		text = strings.ReplaceAll(text, words+"\n", "\n")
 		text = strings.ReplaceAll(text, words+": ", ": ")
+	}
+	if errors.Is(err, errInterrupted) {
+		// What follows is how the transport says the same.
+		text, _, _ = strings.Cut(text, ": "+errInterrupted.Error())
+		if text != errInterrupted.Error() {
+			text += ": " + errInterrupted.Error()
+		}
 	}
 	return text
 }

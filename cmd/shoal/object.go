@@ -130,7 +130,7 @@ func newRmCommand(o *options) *cobra.Command {
 				if err != nil {
 					return err
 				}
-				if err := o.confirm(fmt.Sprintf("Remove every object whose name begins with %s?", u)); err != nil {
+				if err := o.confirm(ctx, fmt.Sprintf("Remove every object whose name begins with %s?", u)); err != nil {
 					return err
 				}
 				return o.removeAll(ctx, c, u, workers)
@@ -309,7 +309,7 @@ have yet. Of a whole bucket, without --keep-md, the cluster forgets the bucket t
 		whole := spec.Prefix == "" && len(spec.List) == 0 && spec.Template == "" && spec.Regex == ""
 		forget := whole && !spec.KeepMetadata && !spec.DryRun
 		if !spec.DryRun {
-			if err := o.confirm(evictQuestion(u, whole, forget)); err != nil {
+			if err := o.confirm(ctx, evictQuestion(u, whole, forget)); err != nil {
 				return err
 			}
 		}

@@ -58,7 +58,7 @@ func (o *options) addYes(cmd *cobra.Command) {
 
 // confirm asks before something is destroyed. Without a terminal it takes
 // --yes.
-func (o *options) confirm(question string) error {
+func (o *options) confirm(ctx context.Context, question string) error {
 	if o.yes {
 		return nil
 	}
@@ -66,13 +66,28 @@ func (o *options) confirm(question string) error {
 		return usagef("%s Not asked, as this is no terminal: add --yes", question)
 	}
 	fmt.Fprintf(o.err, "%s [y/N] ", question)
-	line, err := bufio.NewReader(o.in).ReadString('\n')
-	if err != nil && !errors.Is(err, io.EOF) {
-		return fmt.Errorf("read the answer: %w", err)
+	type answer struct {
+		line string
+		err  error
 	}
-	switch strings.ToLower(strings.TrimSpace(line)) {
-	case "y", "yes":
-		return nil
+	// Nothing ends a read of a terminal: after Ctrl-C it ends with the process.
+	answers := make(chan answer, 1)
+	go func() {
+		line, err := bufio.NewReader(o.in).ReadString('\n')
+		answers <- answer{line, err}
+	}()
+	select {
+	case a := <-answers:
+		if a.err != nil && !errors.Is(a.err, io.EOF) {
+			return fmt.Errorf("read the answer: %w", a.err)
+		}
+		switch strings.ToLower(strings.TrimSpace(a.line)) {
+		case "y", "yes":
+			return nil
+		}
+	case <-ctx.Done():
+		fmt.Fprintln(o.err)
+		return context.Cause(ctx)
 	}
 	return withCode(exitRefused, errors.New("not confirmed; nothing was changed"))
 }

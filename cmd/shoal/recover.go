@@ -152,7 +152,7 @@ func (o *options) applyOrders(ctx context.Context, r recoverOptions, stopped *no
 		o.hint("map %d of cluster %s would be taken; nothing was changed", m.Epoch, m.Cluster)
 		return nil
 	}
-	if err := o.confirm(fmt.Sprintf("Take map %d of cluster %s?", m.Epoch, m.Cluster)); err != nil {
+	if err := o.confirm(ctx, fmt.Sprintf("Take map %d of cluster %s?", m.Epoch, m.Cluster)); err != nil {
 		return err
 	}
 	if err := stopped.Take(ctx, orders); err != nil {
@@ -210,7 +210,7 @@ func (o *options) recover(ctx context.Context, r recoverOptions, stopped *nodese
 		return api.Refused("recovery would have to guess, or lose something: "+refusals[0].Message,
 			"nothing was changed; to go on all the same: "+strings.Join(slices.Compact(flags), " "))
 	case !r.dryRun:
-		if err := o.confirm("The nodes and disks that are not shown leave the cluster for good. Recover?"); err != nil {
+		if err := o.confirm(ctx, "The nodes and disks that are not shown leave the cluster for good. Recover?"); err != nil {
 			return err
 		}
 		if r.out != "" {

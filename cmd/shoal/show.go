@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -39,6 +40,9 @@ func (r *repeatFlags) run(ctx context.Context, show func() error) error {
 	}
 	for n := 1; ; n++ {
 		if err := show(); err != nil {
+			if r.refresh > 0 && errors.Is(context.Cause(ctx), errInterrupted) {
+				return nil
+			}
 			return err
 		}
 		if r.refresh == 0 || n == r.count {

@@ -187,7 +187,8 @@ func (s *server) askDisk(ctx context.Context, node core.NodeID, a api.DiskAction
 	if err != nil {
 		return err
 	}
-	if m.Node(node) == nil {
+	n := m.Node(node)
+	if n == nil {
 		return fmt.Errorf("node %s: %w", node, core.ErrNotFound)
 	}
 	req, err := json.Marshal(diskRequest{a, name, m.Epoch})
@@ -195,8 +196,15 @@ func (s *server) askDisk(ctx context.Context, node core.NodeID, a api.DiskAction
 		return fmt.Errorf("encode disk action: %w", err)
 	}
 	_, err = s.node.CallNode(ctx, node, methodDisk, req)
-	id := string(node) + "/" + name
+	return refusedDisk(n, name, err)
+}
+
+// refusedDisk makes of the error of an action on a disk what a user can do about it.
+func refusedDisk(n *core.Node, name string, err error) error {
+	id := string(n.ID) + "/" + name
 	switch {
+	case n.State == core.NodeDown && errors.Is(err, core.ErrUnavailable):
+		return api.Refused(fmt.Sprintf("node %s is down; only it can look at its disks", n.ID), "start it first")
 	case errors.Is(err, core.ErrNotEmpty), errors.Is(err, core.ErrExists):
 		return api.Refused(err.Error(), "look what it is; `shoal disk format "+id+" --force` formats it nevertheless: what has the name of a disk's part is lost, the rest stays")
 	case errors.Is(err, core.ErrConflict):
