@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -103,12 +104,33 @@ func TestEverythingFromEnvironment(t *testing.T) {
 	}
 }
 
+// TestAllRefusalsAtOnce wants every wrong key told, whether it cannot be read or says
+// what is not allowed, and nothing about a value that is not there only because it
+// could not be read.
+func TestAllRefusalsAtOnce(t *testing.T) {
+	_, err := Parse([]byte("node: {name: N_1, colour: x, data: /n}\nlisten: {client: nope}\nadvertise: {host: a}\ndisks: {a: b}\nlimits: {cache: -1}\n"), []string{
+		"SHOAL_NODE_SIZE=1", "SHOAL_CLUSTER_SECRET=0123456789abcdef", "SHOAL_CREDENTIALS=admin:admin-secret",
+	})
+	if err == nil {
+		t.Fatal("nothing is refused")
+	}
+	lines := strings.Split(err.Error(), "\n")
+	for _, path := range []string{"SHOAL_NODE_SIZE", "node.colour", "disks", "limits.cache", "node.name", "listen.client"} {
+		if !slices.ContainsFunc(lines, func(l string) bool { return strings.HasPrefix(l, path+": ") }) {
+			t.Errorf("%s is not refused", path)
+		}
+	}
+	if len(lines) != 6 {
+		t.Errorf("got %d refusals, want 6:\n%v", len(lines), err)
+	}
+}
+
 func TestRefusals(t *testing.T) {
 	tests := []struct{ name, yaml, env, want string }{
 		{"unknown section", "nodes: {}\nfoo: 1", "", `foo: unknown key; allowed here: node, listen,`},
 		{"unknown key without value", "foo:", "", `foo: unknown key`},
 		{"unknown key", "node: {colour: x}", "", `node.colour: unknown key; allowed here: name, zone, weight, data`},
-		{"dotted key", "node.name: n1", "", `node.name: unknown key`},
+		{"dotted key", "node.name: n1", "SHOAL_NODE_DATA=/var/lib/shoal", `node.name: unknown key`},
 		{"unknown key in a list", "disks: [{path: /a, size: 3}]", "", `disks[0].size: unknown key; allowed here: path, weight`},
 		{"section is a value", "node: n1", "", `node: want a section with keys, got "n1"`},
 		{"value is a section", "region: {a: b}", "", `region: want text, got a section`},
@@ -216,7 +238,7 @@ func TestRefusals(t *testing.T) {
 			if err == nil || !strings.Contains(err.Error(), tt.want) || strings.Contains(err.Error(), "hidden") {
 				t.Fatalf("got %v\nwant ... %s ...", err, tt.want)
 			}
-			if n := strings.Count(err.Error(), "\n"); n > 0 && !strings.HasPrefix(tt.want, "not a YAML") && tt.name != "unknown section" {
+			if n := strings.Count(err.Error(), "\n"); n > 0 && !strings.HasPrefix(tt.want, "not a YAML") && tt.name != "unknown section" && tt.name != "env under a value" {
 				t.Errorf("other complaints too:\n%v", err)
 			}
 		})

@@ -50,20 +50,45 @@ func Parse(data []byte, env []string) (Config, error) {
 			}
 		}
 	}
-	if err := overlay(settings, env); err != nil {
-		return Config{}, err
-	}
 	c := Default()
-	if err := decode(settings, &c); err != nil {
-		return Config{}, err
-	}
-	if err := c.readSecret(); err != nil {
-		return Config{}, err
-	}
-	if err := c.Validate(); err != nil {
-		return Config{}, err
+	unread := errors.Join(overlay(settings, env), decode(settings, &c), c.readSecret())
+	if err := withoutPaths(c.Validate(), unread); err != nil || unread != nil {
+		return Config{}, errors.Join(unread, err)
 	}
 	return c, nil
+}
+
+// withoutPaths are the errors of what has another path than all in unread, whose
+// values are not what somebody wrote.
+func withoutPaths(err, unread error) error {
+	var paths, keep []error
+	paths = split(unread)
+	for _, e := range split(err) {
+		path, _, _ := strings.Cut(e.Error(), ": ")
+		if !slices.ContainsFunc(paths, func(u error) bool {
+			of, _, _ := strings.Cut(u.Error(), ": ")
+			return strings.HasPrefix(path, of) || strings.HasPrefix(of, path)
+		}) {
+			keep = append(keep, e)
+		}
+	}
+	return errors.Join(keep...)
+}
+
+// split takes joined errors apart.
+func split(err error) []error {
+	if err == nil {
+		return nil
+	}
+	joined, ok := err.(interface{ Unwrap() []error })
+	if !ok {
+		return []error{err}
+	}
+	var out []error
+	for _, e := range joined.Unwrap() {
+		out = append(out, split(e)...)
+	}
+	return out
 }
 
 // overlay puts the values of SHOAL_ variables in place of what the file says.
