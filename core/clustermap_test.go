@@ -51,8 +51,9 @@ func stored(body []byte) []byte {
 	return append([]byte(mapMagic+hex.EncodeToString(s[:])+"\n"), body...)
 }
 
-func TestMapRoundTrip(t *testing.T) {
-	m := testMap(t)
+// throughStore returns a map's stored form and what is read from it.
+func throughStore(t *testing.T, m *Map) ([]byte, *Map) {
+	t.Helper()
 	b, err := m.Encode()
 	if err != nil {
 		t.Fatal(err)
@@ -61,6 +62,12 @@ func TestMapRoundTrip(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return b, got
+}
+
+func TestMapRoundTrip(t *testing.T) {
+	m := testMap(t)
+	b, got := throughStore(t, m)
 	if !reflect.DeepEqual(got, m) {
 		t.Errorf("got  %+v\nwant %+v", got, m)
 	}
@@ -321,14 +328,7 @@ func TestMapOfNewerVersion(t *testing.T) {
 // for it.
 func TestMapIsEncoded(t *testing.T) {
 	m := testMap(t)
-	b, err := m.Encode()
-	if err != nil {
-		t.Fatal(err)
-	}
-	got, err := DecodeMap(b)
-	if err != nil {
-		t.Fatal(err)
-	}
+	b, got := throughStore(t, m)
 	if !m.IsEncoded(b) || !got.IsEncoded(b) {
 		t.Error("a map does not know its own stored form")
 	}

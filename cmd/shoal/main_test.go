@@ -276,14 +276,21 @@ func TestRepeatedShow(t *testing.T) {
 	}
 }
 
-// TestDev drives a development cluster of stand-ins through the command line.
-func TestDev(t *testing.T) {
+// newDevShell is a shell whose development clusters are made of stand-ins.
+func newDevShell(t *testing.T) *shell {
+	t.Helper()
 	exe, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
 	s := newShell(t, nil)
 	s.exe, s.environ = exe, append(os.Environ(), standin.Variable+"=yes")
+	return s
+}
+
+// TestDev drives a development cluster of stand-ins through the command line.
+func TestDev(t *testing.T) {
+	s := newDevShell(t)
 	t.Cleanup(func() { s.run(context.Background(), "dev", "clean") })
 	if code := s.run(t.Context(), "dev", "status"); code != 3 {
 		t.Errorf("status of no cluster: exit code %d, want 3", code)
@@ -329,12 +336,7 @@ func TestDev(t *testing.T) {
 
 // TestDevForeground ends the cluster on Ctrl-C.
 func TestDevForeground(t *testing.T) {
-	exe, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := newShell(t, nil)
-	s.exe, s.environ = exe, append(os.Environ(), standin.Variable+"=yes")
+	s := newDevShell(t)
 	other := newShell(t, nil)
 	other.env = s.env
 	t.Cleanup(func() { other.run(context.Background(), "dev", "clean", "--name", "front") })
@@ -365,12 +367,7 @@ func TestDevForeground(t *testing.T) {
 
 // TestDefaultEndpoint finds the development cluster without any variable.
 func TestDefaultEndpoint(t *testing.T) {
-	exe, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := newShell(t, nil)
-	s.exe, s.environ = exe, append(os.Environ(), standin.Variable+"=yes")
+	s := newDevShell(t)
 	t.Cleanup(func() { s.run(context.Background(), "dev", "clean") })
 	o := &options{getenv: func(k string) string { return s.env[k] }}
 	if got := o.endpoints(); len(got) != 1 || got[0] != "http://127.0.0.1:7070" {

@@ -238,6 +238,21 @@ func newGatedBody(data []byte, gate <-chan int) *gatedBody {
 	return &gatedBody{data: data, gate: gate, done: make(chan struct{})}
 }
 
+// gate has the remote send only the first 100 bytes of a request for an object from
+// its beginning; what is sent on the channel lets that many more through, and its end
+// all.
+func (f *fakeRemote) gate() chan int {
+	gate := make(chan int, 1)
+	f.replaceBodies(func(_ string, g core.RemoteGet, _ *core.RemoteObject, body []byte) io.ReadCloser {
+		if g.Offset == 0 {
+			return newGatedBody(body, gate)
+		}
+		return nil
+	})
+	gate <- 100
+	return gate
+}
+
 func (b *gatedBody) Read(p []byte) (int, error) {
 	for b.left == 0 && !b.open && len(b.data) > 0 {
 		select {

@@ -202,14 +202,7 @@ func TestRemoteChangesWhileRead(t *testing.T) {
 	tc, f, b := startRemote(t, 3, 1)
 	was, is := remoteBytes(1, 30*fakeBlock), remoteBytes(2, 30*fakeBlock)
 	f.set("key", was)
-	gate := make(chan int, 1)
-	f.replaceBodies(func(_ string, g core.RemoteGet, _ *core.RemoteObject, body []byte) io.ReadCloser {
-		if g.Offset == 0 {
-			return newGatedBody(body, gate)
-		}
-		return nil
-	})
-	gate <- 100
+	gate := f.gate()
 	obj, err := tc.nodes[1].Objects().Get(t.Context(), b, "key", core.GetOptions{})
 	if err != nil {
 		t.Fatal(err)

@@ -174,14 +174,7 @@ func TestRemoteFirstByte(t *testing.T) {
 	tc, f, b := startRemote(t, 3, 1)
 	want := remoteBytes(1, 3*fakeBlock)
 	f.set("key", want)
-	gate := make(chan int, 1)
-	f.replaceBodies(func(_ string, g core.RemoteGet, _ *core.RemoteObject, body []byte) io.ReadCloser {
-		if g.Offset == 0 {
-			return newGatedBody(body, gate)
-		}
-		return nil
-	})
-	gate <- 100
+	gate := f.gate()
 	_, other := tc.ownerOf(b, "key")
 	obj, err := other.Objects().Get(t.Context(), b, "key", core.GetOptions{})
 	if err != nil {
@@ -298,16 +291,9 @@ func TestRemoteTail(t *testing.T) {
 	const size = 6 * fakeBlock
 	want := remoteBytes(1, size)
 	f.set("key", want)
-	gate := make(chan int, 1)
+	gate := f.gate()
 	release := sync.OnceFunc(func() { close(gate) })
 	defer release()
-	f.replaceBodies(func(_ string, g core.RemoteGet, _ *core.RemoteObject, body []byte) io.ReadCloser {
-		if g.Offset == 0 {
-			return newGatedBody(body, gate)
-		}
-		return nil
-	})
-	gate <- 100
 	_, other := tc.ownerOf(b, "key")
 	whole, err := other.Objects().Get(t.Context(), b, "key", core.GetOptions{})
 	if err != nil {

@@ -284,14 +284,7 @@ func TestRemoteColdReadAcrossWrite(t *testing.T) {
 			n := tc.nodes[0]
 			was := remoteBytes(1, 2*fakeBlock) // which come at once
 			f.set("key", was)
-			gate := make(chan int, 1)
-			f.replaceBodies(func(_ string, g core.RemoteGet, _ *core.RemoteObject, body []byte) io.ReadCloser {
-				if g.Offset == 0 {
-					return newGatedBody(body, gate)
-				}
-				return nil
-			})
-			gate <- 100
+			gate := f.gate()
 			obj, err := n.Objects().Get(t.Context(), b, "key", core.GetOptions{})
 			if err != nil {
 				t.Fatal(err)

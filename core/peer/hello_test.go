@@ -158,25 +158,7 @@ func TestTLSRelay(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	done := make(chan struct{})
-	t.Cleanup(func() { _ = l.Close(); <-done })
-	go func() {
-		defer close(done)
-		in, err := l.Accept()
-		if err != nil {
-			return
-		}
-		out, err := tls.Dial("tcp", b.addr, middle)
-		if err != nil {
-			_ = in.Close()
-			return
-		}
-		back := make(chan struct{})
-		go func() { _, _ = io.Copy(in, out); _ = in.Close(); close(back) }()
-		_, _ = io.Copy(out, in)
-		_ = out.Close()
-		<-back
-	}()
+	relay(t, l, func() (net.Conn, error) { return tls.Dial("tcp", b.addr, middle) }, io.Discard)
 	c := startNode(t, d, "n3", careless)
 	d.set("n2", l.Addr().String())
 	_, err = c.Call(t.Context(), "n2", 1, nil)
@@ -260,6 +242,14 @@ func tap(t *testing.T, target string, heard *bytes.Buffer) string {
 	if err != nil {
 		t.Fatal(err)
 	}
+	relay(t, l, func() (net.Conn, error) { return net.Dial("tcp", target) }, heard)
+	return l.Addr().String()
+}
+
+// relay passes on what comes by one connection of a listener, until the test ends, and
+// writes to heard what the caller says.
+func relay(t *testing.T, l net.Listener, dial func() (net.Conn, error), heard io.Writer) {
+	t.Helper()
 	done := make(chan struct{})
 	t.Cleanup(func() { _ = l.Close(); <-done })
 	go func() {
@@ -268,7 +258,7 @@ func tap(t *testing.T, target string, heard *bytes.Buffer) string {
 		if err != nil {
 			return
 		}
-		out, err := net.Dial("tcp", target)
+		out, err := dial()
 		if err != nil {
 			_ = in.Close()
 			return
@@ -279,7 +269,6 @@ func tap(t *testing.T, target string, heard *bytes.Buffer) string {
 		_ = out.Close()
 		<-back
 	}()
-	return l.Addr().String()
 }
 
 func TestHelloVersions(t *testing.T) {

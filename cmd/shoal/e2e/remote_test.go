@@ -410,7 +410,7 @@ func (c *clouds) evict() {
 		c.wantCat(b, "s3://src/"+key)
 	}
 	c.code(2, "evict", "s3://src/e/0001") // asks
-	c.has(c.must("evict", "s3://src/e/0001", "--yes"), "evicted 1 objects")
+	c.has(c.must("evict", "s3://src/e/0001", "--yes"), "evicted 1 object,")
 	c.has(c.must("evict", "s3://src", "--list", "e/0002,e/0003", "--yes"), "evicted 2 objects")
 	c.has(c.must("evict", "s3://src", "--template", "e/{0004..0005}", "--yes", "--keep-md"), "evicted 2 objects")
 	c.wantColumn("no", "s3://src/e/0001", "s3://src/e/0003", "s3://src/e/0004")
