@@ -77,8 +77,19 @@ func (s *server) serveDisk(ctx context.Context, _ core.NodeID, req []byte) ([]by
 	if err != nil {
 		return nil, err
 	}
-	return nil, s.take(ctx, i, opt)
+	err = s.take(ctx, i, opt)
+	if errors.Is(err, disk.ErrForeign) {
+		err = occupied{err}
+	}
+	return nil, err
 }
+
+// occupied is that the disk of another node or cluster is where one of this node's is to
+// be: to other nodes, which do not know that error, that there is something already.
+type occupied struct{ error }
+
+func (occupied) Is(target error) bool { return target == core.ErrExists }
+func (o occupied) Unwrap() error      { return o.error }
 
 // awaitEpoch waits until a map of at least that epoch is in effect here.
 func (s *server) awaitEpoch(ctx context.Context, e core.Epoch) error {
