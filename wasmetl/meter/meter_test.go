@@ -85,6 +85,24 @@ func TestGenerated(t *testing.T) {
 	}
 }
 
+// Modules that use up their fuel end, and those that are called again then, too: the
+// fuzzer has no other bound.
+func TestGeneratedEnd(t *testing.T) {
+	for _, seed := range []uint64{39426, 39831, 39935} {
+		ctx := t.Context()
+		mod, err := newRuntime(t).InstantiateWithConfig(ctx, w.Generate(seed), wazero.NewModuleConfig().WithName("").WithStartFunctions())
+		if err != nil {
+			t.Fatalf("seed %d: %v", seed, err)
+		}
+		for call := range 3 {
+			_, err := mod.ExportedFunction("run").Call(ctx, 0, 1)
+			if fuel := int32(mod.ExportedGlobal("fuel").Get()); fuel != 0 || err == nil || !strings.Contains(err.Error(), "unreachable") {
+				t.Errorf("seed %d, call %d: fuel %d and %v, want a trap for want of fuel", seed, call, fuel, err)
+			}
+		}
+	}
+}
+
 var errStop = errors.New("stopped")
 
 // stopping gives a runtime a poll that ends the guest at its nth call.

@@ -7,8 +7,8 @@ import (
 
 // Generate returns a random valid module, without imports, that ends: its loops
 // count down, functions call only such as come before them, and each uses up fuel
-// (the third global), without which it traps. It exports "run",
-// which takes two i32 and gives one, its memory, and its globals. It may trap.
+// (the third global), without which it traps. It exports "run", which takes two i32 and
+// gives one, its memory, and its globals, the fuel as "fuel". It may trap.
 //
 // There are loops, branches of all kinds, blocks with several values, direct and
 // indirect calls, operations on memory and table.
@@ -69,12 +69,14 @@ func (g *generator) module() []byte {
 	g.m.ExportAs("memory", KindMemory, 0)
 	g.m.ExportAs("g0", KindGlobal, 0)
 	g.m.ExportAs("g1", KindGlobal, 1)
+	g.m.ExportAs("fuel", KindGlobal, 2)
 	return g.m.Bytes()
 }
 
-// burn uses fuel.
+// burn uses fuel. Where there is none it stays at that: else a further call of "run"
+// would begin below zero, and go on for as long as it likes.
 func burn() []byte {
-	return Code(GlobalGet(2), I32Const(1), I32Sub, GlobalSet(2), GlobalGet(2), I32Eqz, If, Void, Unreachable, End)
+	return Code(GlobalGet(2), I32Eqz, If, Void, Unreachable, End, GlobalGet(2), I32Const(1), I32Sub, GlobalSet(2))
 }
 
 func (g *generator) statements() []byte {
