@@ -22,6 +22,7 @@ import (
 // length, ETag, checksums. Large bodies are hashed beside the stream.
 type ingest struct {
 	src    io.Reader
+	whole  []byte // the body, if all of it is in memory
 	opt    *core.PutOptions
 	size   int64
 	hashes []hash.Hash
@@ -50,6 +51,9 @@ const (
 
 func newIngest(src io.Reader, bucket *core.Bucket, opt *core.PutOptions) *ingest {
 	in := &ingest{src: src, opt: opt}
+	if m, ok := src.(*memoryReader); ok {
+		in.whole = m.whole
+	}
 	if bucket.Policy.ETag != etagFast && bucket.Policy.ETag != etagKeep || len(opt.MD5) > 0 {
 		in.md5 = md5.New() //nolint:gosec // S3's ETag
 		in.hashes = append(in.hashes, in.md5)
@@ -86,6 +90,7 @@ func (in *ingest) head(limit int64) ([]byte, bool, error) {
 	if in.opt.Size > limit {
 		return nil, false, nil
 	}
+	in.whole = nil // what is read here is hashed here
 	var buf bytes.Buffer
 	if in.opt.Size >= 0 {
 		buf.Grow(int(in.opt.Size) + bytes.MinRead)
@@ -117,17 +122,42 @@ func (in *ingest) tooLong() error {
 	return fmt.Errorf("the body is longer than the %d bytes declared: %w", in.opt.Size, core.ErrInvalid)
 }
 
+// memoryReader is a body that is in memory. Whoever stores it is done with the bytes
+// when it returns.
+type memoryReader struct {
+	bytes.Reader
+	whole []byte
+}
+
+func newMemoryReader(b []byte) *memoryReader {
+	return &memoryReader{Reader: *bytes.NewReader(b), whole: b}
+}
+
 // Read passes the body on and has it hashed beside.
 func (in *ingest) Read(p []byte) (int, error) {
+	if in.whole != nil && in.done == nil && len(in.hashes) > 0 {
+		in.hashWhole()
+	}
 	k, err := in.src.Read(p)
 	in.size += int64(k)
 	if in.opt.Size >= 0 && in.size > in.opt.Size {
 		return 0, in.tooLong()
 	}
-	if k > 0 && len(in.hashes) > 0 {
+	if k > 0 && in.whole == nil && len(in.hashes) > 0 {
 		in.aside(p[:k])
 	}
 	return k, err
+}
+
+// hashWhole hashes a body in memory beside the stream, where it lies.
+func (in *ingest) hashWhole() {
+	in.done = make(chan struct{})
+	go func() {
+		defer close(in.done)
+		for _, h := range in.hashes {
+			_, _ = h.Write(in.whole)
+		}
+	}()
 }
 
 // aside gives a copy of the bytes to the hashing goroutine.
@@ -173,9 +203,11 @@ func (in *ingest) block() []byte {
 func (in *ingest) close() {
 	if in.feed != nil {
 		close(in.feed)
-		<-in.done
-		in.feed = nil
 	}
+	if in.done != nil {
+		<-in.done
+	}
+	in.feed = nil
 }
 
 // finish verifies what was declared and fills in what was computed.

@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -484,7 +483,7 @@ func (w *transformOutput) Close() error {
 	case w.o.t.Inspect:
 		return context.Cause(w.ctx)
 	case w.w == nil:
-		w.st, w.err = w.store(bytes.NewReader(w.kept()), int64(len(w.kept())))
+		w.st, w.err = w.store(newMemoryReader(w.kept()), int64(len(w.kept())))
 		w.free()
 	default:
 		if err := w.w.Close(); err != nil {

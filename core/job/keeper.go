@@ -534,10 +534,10 @@ func (m *Manager) prepareCopy(ctx context.Context, s *Spec) error {
 	}
 	objects := m.o.Node.Objects()
 	to, err := objects.BucketNamed(ctx, u.Bucket)
+	if errors.Is(err, core.ErrNoSuchBucket) && s.DryRun {
+		return nil // a real run would create it, or was refused before
+	}
 	if errors.Is(err, core.ErrNoSuchBucket) && u.Bucket.Provider == core.Shoal {
-		if s.DryRun {
-			return nil // a real run would create it
-		}
 		from := m.o.Node.Map().Bucket(s.FromID)
 		if from == nil {
 			return fmt.Errorf("bucket %s: %w", s.From, core.ErrNoSuchBucket)

@@ -134,6 +134,9 @@ func (w *goneWalk) run(ctx context.Context, from core.Bucket) error {
 	if s.Kind == KindPrefetch {
 		return w.here(ctx, from, "")
 	}
+	if s.DryRun && s.ToID == 0 {
+		return nil // what a real run would create has nothing yet
+	}
 	to := w.r.m.o.Node.Map().Bucket(s.ToID)
 	if to == nil {
 		return fmt.Errorf("bucket %s: %w", s.To, core.ErrNoSuchBucket)

@@ -537,6 +537,8 @@ func (c *clouds) jobs() {
 	if n -= len(data) - 25; n != 0 {
 		c.t.Errorf("%d objects are not at the remote", n)
 	}
+	c.has(c.must("cp", "s3://dst", "gs://jobs", "--prefix", "job/", "--create", "--dry-run"), "25 objects")
+	c.has(c.code(3, "cp", "s3://dst", "gs://jobs", "--prefix", "job/", "--dry-run"), "--create") // it made none
 	c.has(c.must("cp", "s3://dst", "gs://jobs", "--prefix", "job/", "--create"), "copied 25 objects")
 	c.has(c.must("ls", "gs://jobs", "--summary"), "25 objects")
 	c.has(c.must("cp", "s3://src", "shoal://everything", "--all", "--prefix", "o"), "copied 130 objects")

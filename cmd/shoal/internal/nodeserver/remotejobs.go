@@ -41,7 +41,7 @@ func (j jobService) prepareRemotes(ctx context.Context, in *api.JobSpec, spec *j
 		}
 	}
 	if to != nil {
-		return j.prepareDestination(ctx, to.Bucket, in.Create)
+		return j.prepareDestination(ctx, to.Bucket, in.Create, in.DryRun)
 	}
 	return nil
 }
@@ -120,8 +120,8 @@ func (s *server) countRemote(ctx context.Context, x core.Bucket, prefix string, 
 }
 
 // prepareDestination takes the remote destination of a copy into use, or makes it
-// if that is asked for.
-func (j jobService) prepareDestination(ctx context.Context, name core.BucketName, create bool) error {
+// if that is asked for; a dry run makes nothing.
+func (j jobService) prepareDestination(ctx context.Context, name core.BucketName, create, dry bool) error {
 	b := bucketService(j)
 	_, err := b.use(ctx, name)
 	if !errors.Is(err, core.ErrNoSuchBucket) {
@@ -132,6 +132,9 @@ func (j jobService) prepareDestination(ctx context.Context, name core.BucketName
 			e.Hint = "add --create to make it"
 		}
 		return err
+	}
+	if dry {
+		return nil
 	}
 	_, err = b.CreateBucket(ctx, name, api.CreateBucket{Create: true, IfAbsent: true})
 	return err
