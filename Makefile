@@ -90,7 +90,7 @@ bench: ## measure, and compare with what is on record
 bench-etl: ## measure transforms, and write docs/benchmarks-etl.md
 	@$(tools) gcc
 	@$(MAKE) build
-	$(GO) run ./scripts/bench -only etl,etl-cluster -rounds 5 -cell 1s -out docs/benchmarks-etl.md
+	$(GO) run ./scripts/bench -only etl,etl-cluster,etl-jobs,etl-node -rounds 5 -cell 1s -out docs/benchmarks-etl.md
 
 soak: ## run the failure scripts in turn until Ctrl-C, and go on where soak.jsonl ends
 	$(call require,scripts/soak.sh,the soak test)

@@ -73,7 +73,7 @@ type call struct {
 	bytesIn   int64
 	bytesOut  int64
 	outLimit  int64
-	since     core.Instant // when it got its turn to run
+	since     time.Time // when it got its turn to run
 	cpu       time.Duration
 	queued    time.Duration
 	memory    int64
@@ -108,7 +108,7 @@ func (c *call) fail(class string, code int32, format string, args ...any) {
 // while lets others run.
 func (c *call) poll() {
 	c.check()
-	now := c.host.clock.Boot()
+	now := c.host.clock.Now()
 	if now.Sub(c.since) < timeSlice || !c.host.turns.contended() {
 		return
 	}
@@ -118,14 +118,14 @@ func (c *call) poll() {
 
 // leave gives up the turn to run, enter takes one again.
 func (c *call) leave() {
-	c.cpu += c.host.clock.Boot().Sub(c.since)
+	c.cpu += c.host.clock.Now().Sub(c.since)
 	c.host.turns.release(1, c.Job)
 }
 
 func (c *call) enter(class class) {
 	// Who has begun goes on to its end, be it only to be ended: this does not fail.
 	_ = c.host.turns.acquire(context.WithoutCancel(c.ctx), 1, class, true)
-	c.since = c.host.clock.Boot()
+	c.since = c.host.clock.Now()
 }
 
 // waiting does something that may take long, without a turn to run.

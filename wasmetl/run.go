@@ -71,7 +71,7 @@ func (h *Host) judge(ctx context.Context, t *transform, r core.TransformResult, 
 // the guest, its output.
 func (c *call) run(parent context.Context) (core.TransformResult, error) {
 	h := c.host
-	arrived := h.clock.Boot()
+	arrived := h.clock.Now()
 	base, cancel := context.WithCancelCause(parent)
 	c.ctx, c.cancel = base, cancel
 	defer cancel(context.Canceled)
@@ -87,7 +87,7 @@ func (c *call) run(parent context.Context) (core.TransformResult, error) {
 	if err := h.turns.acquire(base, 1, classOf(c.Job, false), true); err != nil {
 		return c.result(arrived, arrived, err)
 	}
-	c.since = h.clock.Boot()
+	c.since = h.clock.Now()
 	begun := c.since
 	c.queued = begun.Sub(arrived)
 
@@ -189,8 +189,8 @@ func (c *call) withInstance() error {
 	return err
 }
 
-func (c *call) result(arrived, begun core.Instant, err error) (core.TransformResult, error) {
-	now := c.host.clock.Boot()
+func (c *call) result(arrived, begun time.Time, err error) (core.TransformResult, error) {
+	now := c.host.clock.Now()
 	r := core.TransformResult{
 		Transform: c.t.ref, Log: c.log.String(), Outputs: c.outputs,
 		BytesIn: c.bytesIn, BytesOut: c.bytesOut,

@@ -375,21 +375,39 @@ func (t *transforms) live(ctx context.Context, wasm []byte, n int) (float64, err
 	return kib, nil
 }
 
-// cold is the time from a module to its first result, with nothing compiled.
-func (t *transforms) cold(ctx context.Context) error {
+// coldGuest is a module whose first result is waited for.
+type coldGuest struct {
+	name         string
+	wasm, object []byte
+	args         map[string]string
+}
+
+func (t *transforms) coldGuests(ctx context.Context) ([]coldGuest, error) {
 	large, err := t.goGuest(ctx, "image")
 	if err != nil {
-		return err
+		return nil, err
 	}
 	pictures, err := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}", "golang.org/x/image").Output()
 	if err != nil {
-		return fmt.Errorf("where a picture is: %w", err)
+		return nil, fmt.Errorf("where a picture is: %w", err)
 	}
 	picture, err := os.ReadFile(filepath.Join(strings.TrimSpace(string(pictures)), "testdata", "go-turns-two-280x360.jpeg"))
 	if err != nil {
-		return err
+		return nil, err
 	}
 	small, err := cGuest("csv")
+	if err != nil {
+		return nil, err
+	}
+	return []coldGuest{
+		{"CSV to JSON lines, C", small, []byte("a,b\n1,2\n"), nil},
+		{"pictures made smaller, Go", large, picture, map[string]string{"width": "64"}},
+	}, nil
+}
+
+// cold is the time from a module to its first result, with nothing compiled.
+func (t *transforms) cold(ctx context.Context) error {
+	guests, err := t.coldGuests(ctx)
 	if err != nil {
 		return err
 	}
@@ -397,12 +415,7 @@ func (t *transforms) cold(ctx context.Context) error {
 	t.line("Checked, metered, compiled by a child process, loaded, and run on one object; nothing in the cache. Targets: a C module < 2 s, a Go one of 4 MiB < 6 s.\n")
 	t.line("| module | bytes | s |")
 	t.line("| --- | ---: | ---: |")
-	for _, g := range []struct {
-		name   string
-		wasm   []byte
-		object []byte
-		args   map[string]string
-	}{{"CSV to JSON lines, C", small, []byte("a,b\n1,2\n"), nil}, {"pictures made smaller, Go", large, picture, map[string]string{"width": "64"}}} {
+	for _, g := range guests {
 		var times []float64
 		for range t.o.rounds {
 			h, err := t.host(ctx, wasmetl.Options{})

@@ -41,7 +41,7 @@ func run(ctx context.Context, args []string) int {
 	f := flag.NewFlagSet("bench", flag.ExitOnError)
 	f.StringVar(&o.shoal, "shoal", "bin/shoal", "the binary to measure")
 	f.StringVar(&o.out, "out", "docs/benchmarks.md", "where the report goes; - for stdout")
-	f.StringVar(&o.only, "only", "", "sections to run, comma-separated: node, cluster, copy, list, failover, memory, rebuild, resync, latency, remote, cloudcopy, cloudcopy-slow, etl, etl-cluster; empty for all but the last two")
+	f.StringVar(&o.only, "only", "", "sections to run, comma-separated: node, cluster, copy, list, failover, memory, rebuild, resync, latency, remote, cloudcopy, cloudcopy-slow, etl, etl-cluster, etl-jobs, etl-node; empty for all but those of etl")
 	f.StringVar(&o.cells, "cells", "", "loads of the sections node and cluster, comma-separated, such as \"PUT 1 KiB x 64,GET 1 MiB x 1\"; empty for all")
 	f.IntVar(&o.rounds, "rounds", 5, "turns of each pair")
 	f.DurationVar(&o.cell, "cell", 2*time.Second, "time of one turn")
@@ -115,6 +115,8 @@ func (b *bench) all(ctx context.Context) error {
 		{"cloudcopy-slow", b.slowCloudCopy},
 		{"etl", b.etl},
 		{"etl-cluster", b.etlCluster},
+		{"etl-jobs", b.etlJobs},
+		{"etl-node", b.etlNode},
 	} {
 		if !b.wants(s.name) {
 			continue
