@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"fmt"
 	"net/http"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -28,9 +29,9 @@ func (t *transforms) upload(ctx context.Context, n *oneNode) error {
 		if _, err := n.do(ctx, http.MethodPut, key, g.object); err != nil {
 			return err
 		}
-		query := ""
+		query := url.Values{}
 		for k, v := range g.args {
-			query += "&arg." + k + "=" + v
+			query.Set("arg."+k, v)
 		}
 		var times []float64
 		for round := range t.o.rounds {
@@ -40,7 +41,8 @@ func (t *transforms) upload(ctx context.Context, n *oneNode) error {
 			if err := t.register(ctx, n, name, wasm); err != nil {
 				return err
 			}
-			if _, err := n.do(ctx, http.MethodGet, key+"?transform="+name+query, nil); err != nil {
+			query.Set("transform", name)
+			if _, err := n.do(ctx, http.MethodGet, key+"?"+query.Encode(), nil); err != nil {
 				return err
 			}
 			times = append(times, time.Since(began).Seconds())
