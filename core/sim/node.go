@@ -383,7 +383,7 @@ func (nd *node) steward() {
 	nd.register(m)
 	silent := nd.node.Silent(nd.boottime())
 	for _, v := range m.Voters {
-		if slices.Contains(silent, v.Node) {
+		if slices.Contains(silent, v.Node) || stateOf(m, v.Node) == core.NodeDown {
 			continue
 		}
 		if v.Node == nd.id {

@@ -121,6 +121,17 @@ func (w *world) chance(p float64) bool { return w.rng.Float64() < p }
 
 // Run runs one seed.
 func Run(o Options) (Report, error) {
+	w := newWorld(o)
+	w.startClients()
+	w.startFaults()
+	w.loop(func() bool { return w.clientsDone() && w.quiet })
+	w.recover()
+	w.finish()
+	return w.report, w.failure
+}
+
+// newWorld starts a cluster of which nobody asks anything yet.
+func newWorld(o Options) *world {
 	if o.Ops == 0 {
 		o.Ops = 240
 	}
@@ -134,12 +145,7 @@ func Run(o Options) (Report, error) {
 	w.report = Report{Seed: o.Seed, Faults: map[string]int{}}
 	w.check.init(w)
 	w.build()
-	w.startClients()
-	w.startFaults()
-	w.loop(func() bool { return w.clientsDone() && w.quiet })
-	w.recover()
-	w.finish()
-	return w.report, w.failure
+	return w
 }
 
 // maxSim bounds a run; reaching it is a failure.

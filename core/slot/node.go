@@ -60,6 +60,7 @@ type Rules struct {
 	NoRestartWait bool // a restarted voter confirms losses at once
 	NoLease       bool // reads do not check the lease
 	NoFsync       bool // members acknowledge before their disk has
+	NoDropConfirm bool // an owner drops silent members though no voter hears it
 	// NoReclaimCheck forgets what the map in effect alone says is not needed.
 	NoReclaimCheck bool
 }

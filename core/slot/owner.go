@@ -68,6 +68,7 @@ type peer struct {
 	acked   uint64
 	sentAt  core.Instant
 	since   core.Instant // of the oldest message without an answer, 0 for none
+	doubted core.Instant // when the voters were asked whether it is this node that is cut off
 	// A joiner is read for and sent history up to cursor, then level: from
 	// then on nothing commits without it. attempt tells what it answers to
 	// this from what it answered to earlier attempts, which broke off.
@@ -594,7 +595,7 @@ func (n *Node) tickPeer(r *replica, p *peer) {
 	if n.down[n.effect.NodeOf(p.disk)] {
 		limit = n.p.DownTimeout
 	}
-	if n.now.Sub(p.since) > limit && (!p.joining || p.level) {
+	if silent := n.now.Sub(p.since); silent > limit-limit/5 && (!p.joining || p.level) && n.notCutOff(p) && silent > limit {
 		n.propose(r, core.ChangeDrop, p)
 	}
 	if n.now.Sub(p.sentAt) < n.p.RetryEvery {
@@ -617,6 +618,19 @@ func (n *Node) tickPeer(r *replica, p *peer) {
 	}
 }
 
+// notCutOff says whether a majority of voters has granted a report that was sent
+// after the member came under suspicion, and since the last proposal to drop it.
+// Where it has not, the report is sent.
+func (n *Node) notCutOff(p *peer) bool {
+	if p.doubted < p.since {
+		p.doubted = n.now
+		if n.lease.reported != n.now {
+			n.report() // one for all members that come under suspicion now
+		}
+	}
+	return n.rules.NoDropConfirm || n.GrantedSince(p.doubted)
+}
+
 // propose asks for a change of the slot's row, now and then.
 func (n *Node) propose(r *replica, kind core.ChangeKind, p *peer) {
 	if r.owner.proposed != 0 && n.now.Sub(r.owner.proposed) < n.p.RetryEvery {
@@ -625,6 +639,7 @@ func (n *Node) propose(r *replica, kind core.ChangeKind, p *peer) {
 	r.owner.proposed = n.now
 	if kind == core.ChangeDrop {
 		n.stats.Drops++
+		p.doubted = 0
 	}
 	n.out.Changes = append(n.out.Changes, core.Change{
 		Kind: kind, Slot: r.slot, Disk: p.disk, Term: r.owner.ballot.Term, Boot: r.owner.ballot.Boot,
