@@ -341,6 +341,13 @@ func (d *driver) serving(s core.SlotID) (g slot.Reading, err error) {
 	return d.node.Serving(d.clock.Boot(), s)
 }
 
+// tenure names the unbroken run of ownerships of a slot, 0 if it cannot be read
+// here now.
+func (d *driver) tenure(s core.SlotID) uint64 {
+	g, _ := d.rights.Serving(d.clock.Boot(), s)
+	return g.Tenure()
+}
+
 // handOver bounds how long a request waits at the node of an owner that is
 // taking a slot over or giving it away; then who asked tries again.
 const handOver = 250 * time.Millisecond

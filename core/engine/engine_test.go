@@ -48,6 +48,9 @@ type network struct {
 	onCall func(from core.NodeID, method uint16)
 	// unknown is a method that no node knows, as those of an older version.
 	unknown uint16
+	// onCreate, if not nil, is told of each shard before it is begun; its error
+	// refuses the shard.
+	onCreate func(from, to core.NodeID) error
 }
 
 type delivery struct {
@@ -129,6 +132,14 @@ func (s store) OpenNow(ctx context.Context, id core.ShardID) (core.ShardReader, 
 }
 
 func (s store) Create(ctx context.Context, m core.ShardMeta, size int64) (core.ShardWriter, error) {
+	s.p.net.mu.Lock()
+	on := s.p.net.onCreate
+	s.p.net.mu.Unlock()
+	if on != nil {
+		if err := on(s.p.self, s.node); err != nil {
+			return nil, err
+		}
+	}
 	st, err := s.open()
 	if err != nil {
 		return nil, err
@@ -355,6 +366,13 @@ func TestObjectsThreeNodes(t *testing.T) {
 }
 
 // cutOff loses all messages from and to a node.
+// creating has f told of each shard before it is begun.
+func (n *network) creating(f func(from, to core.NodeID) error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.onCreate = f
+}
+
 func (n *network) cutOff(id core.NodeID) {
 	n.mu.Lock()
 	defer n.mu.Unlock()

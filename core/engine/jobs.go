@@ -90,13 +90,13 @@ func (n *Node) Repair(ctx context.Context, b core.BucketID, f *core.Found, deep 
 		return nil
 	}
 	err = n.heal.object(ctx, m, bucket, &f.Row, rec, deep)
-	if errors.Is(err, core.ErrConflict) || errors.Is(err, core.ErrNotFound) {
-		return nil // replaced or removed meanwhile
+	if moot(err) {
+		return nil
 	}
 	if err != nil && n.heal.forgoes(ctx, m, bucket, &f.Row, rec) {
 		return nil
 	}
-	if errors.Is(err, errWaits) {
+	if errors.Is(err, errWaits) || isPlaceAgain(err) {
 		err = fmt.Errorf("%w: %w", core.ErrUnavailable, err)
 	}
 	return err

@@ -113,10 +113,10 @@ func TestRebalanceOfNothing(t *testing.T) {
 	}
 }
 
-// change makes a change of the map.
-func (tc *testCluster) change(t *testing.T, c core.Change) {
+// change makes changes of the map, in one.
+func (tc *testCluster) change(t *testing.T, c ...core.Change) {
 	t.Helper()
-	errs, err := tc.nodes[0].Change(t.Context(), c)
+	errs, err := tc.nodes[0].Change(t.Context(), c...)
 	if err = errors.Join(append(errs, err)...); err != nil {
 		t.Fatal(err)
 	}

@@ -299,7 +299,8 @@ func (w *write) checkBucket(ctx context.Context) error {
 				if p.Disk == 0 {
 					continue
 				}
-				if !takesData(newest, p.Disk) || w.node.garbage.condemned(rec.Extents[j].Shard(k)) {
+				id := rec.Extents[j].Shard(k)
+				if !takesData(newest, p.Disk) && !w.m.kept(id, p.Disk) || w.node.garbage.condemned(id) {
 					return errPlaceAgain
 				}
 			}

@@ -27,6 +27,8 @@ type reconciler struct {
 	node  *Node
 	wake  chan struct{}
 	brake *brake
+	// tenure names the unbroken run of ownerships of a slot, 0 if it cannot be read.
+	tenure func(core.SlotID) uint64
 
 	under       atomic.Int64 // objects that lack shards, as far as counted
 	underBytes  atomic.Int64
@@ -41,11 +43,16 @@ type reconciler struct {
 	mu    sync.Mutex
 	slots map[core.SlotID]*slotHealth
 	asked map[askedKey]askedFor
+	// unsure says that for some slot it could not be told whether it is due.
+	unsure bool
 }
 
 // slotHealth is what is known of an owned slot since it was last gone over.
 type slotHealth struct {
 	signature uint64
+	// tenure is the one in which the count began. What happened to the slot while
+	// another node owned it, this one was not told.
+	tenure uint64
 	// wrong counts its objects that are not as they should be; under and
 	// underBytes of these those that lack shards, lost those that cannot be
 	// read. left are the bytes of shards that can be made now.
@@ -110,6 +117,7 @@ func newReconciler(n *Node) *reconciler {
 	return &reconciler{
 		node: n, wake: make(chan struct{}, 1), brake: newBrake(n.clock, n.opt.ReconcileBandwidth), moves: newMoves(n.clock),
 		slots: map[core.SlotID]*slotHealth{}, asked: map[askedKey]askedFor{},
+		tenure: func(s core.SlotID) uint64 { return n.driver.tenure(s) },
 	}
 }
 
@@ -205,6 +213,9 @@ func (h *reconciler) rest(m *core.Map) time.Duration {
 	boot := h.node.clock.Boot()
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if h.unsure {
+		wait = min(wait, retryFrom)
+	}
 	for _, x := range h.slots {
 		for _, at := range []core.Instant{x.again, x.recount} {
 			if at != 0 {
@@ -282,20 +293,28 @@ func (h *reconciler) signature(m *core.Map) uint64 {
 	return f.Sum64()
 }
 
-// due lists the owned slots that were not reconciled under the signature, or
-// are to be looked at again.
+// due lists the owned slots that were not reconciled under the signature, have
+// been another node's since, or are to be looked at again.
 func (h *reconciler) due(m *core.Map, sig uint64) map[core.SlotID]bool {
 	now := h.node.clock.Boot()
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	out := map[core.SlotID]bool{}
+	h.unsure = false
 	for i := range m.Slots {
 		s := core.SlotID(i)
 		if m.OwnerNode(s) != h.node.id {
 			delete(h.slots, s)
 			continue
 		}
-		if x := h.slots[s]; x == nil || x.signature != sig || x.again != 0 && x.again <= now || x.recount != 0 && x.recount <= now {
+		x := h.slots[s]
+		if x == nil || x.signature != sig || x.again != 0 && x.again <= now || x.recount != 0 && x.recount <= now {
+			out[s] = true
+			continue
+		}
+		if t := h.tenure(s); t == 0 {
+			h.unsure = true
+		} else if t != x.tenure {
 			out[s] = true
 		}
 	}
@@ -316,6 +335,7 @@ func (h *reconciler) pass(ctx context.Context, m *core.Map) {
 	for _, x := range h.slots {
 		clean = clean && x.again == 0 && x.recount == 0 && x.signature == sig
 	}
+	clean = clean && !h.unsure
 	h.mu.Unlock()
 	if !clean || ctx.Err() != nil {
 		h.pending.Store(true)
@@ -427,7 +447,7 @@ func (h *reconciler) begin(p *reconcilePass, sig uint64) {
 			h.slots[s] = was
 		}
 		was.recount, was.counting, was.written = 0, true, false // writes from here on count
-		p.health[s] = &slotHealth{signature: sig, tries: was.tries}
+		p.health[s] = &slotHealth{signature: sig, tenure: h.tenure(s), tries: was.tries}
 	}
 }
 
@@ -512,12 +532,26 @@ func (p *reconcilePass) bucket(ctx context.Context, b *core.Bucket, space core.S
 		}
 		p.lostSlots(req.only, rep.held)
 		p.page(ctx, b, rep.found)
-		if !rep.more || len(rep.found) == 0 {
+		if !p.onward(req, rep) {
 			return
 		}
-		last := &rep.found[len(rep.found)-1]
-		req.scan.AfterKey, req.scan.AfterSub = last.Key, last.Sub
 	}
+}
+
+// onward makes the request for the page after a reply's, if there is one. Where
+// nothing is left of a page because its slots were lost while it was read, it is
+// not known how far the others came.
+func (p *reconcilePass) onward(req *scanRequest, rep *scanReply) bool {
+	if !rep.more {
+		return false
+	}
+	if len(rep.found) == 0 {
+		p.failAll()
+		return false
+	}
+	last := &rep.found[len(rep.found)-1]
+	req.scan.AfterKey, req.scan.AfterSub = last.Key, last.Sub
+	return true
 }
 
 func (p *reconcilePass) failAll() {
@@ -631,13 +665,21 @@ func (p *reconcilePass) note(s core.SlotID, rec *core.Record, n needed) {
 
 func (p *reconcilePass) one(ctx context.Context, m *core.Map, b *core.Bucket, f *core.Found, rec *core.Record, n needed) {
 	var err error
-	if did, _ := p.h.brake.step(ctx, func() { err = p.h.object(ctx, m, b, &f.Row, rec, false) }); !did {
+	if did, _ := p.h.brake.step(ctx, func() {
+		if err = p.still(ctx, f); err == nil {
+			err = p.h.object(ctx, m, b, &f.Row, rec, false)
+		}
+	}); !did {
 		return
 	}
 	switch {
-	case err == nil || errors.Is(err, core.ErrNotFound) || errors.Is(err, core.ErrConflict):
+	case err == nil || moot(err):
 		p.h.repaired(f.Slot, rec, n)
 	case errors.Is(err, errWaits) || ctx.Err() != nil:
+	case errors.Is(err, errMoved):
+		p.mu.Lock()
+		p.failed[f.Slot] = true
+		p.mu.Unlock()
 	case p.h.forgoes(ctx, m, b, &f.Row, rec):
 		p.h.repaired(f.Slot, rec, n)
 	default:
@@ -647,6 +689,27 @@ func (p *reconcilePass) one(ctx context.Context, m *core.Map, b *core.Bucket, f 
 		p.failed[f.Slot] = true
 		p.mu.Unlock()
 	}
+}
+
+// still says whether an object is as it was when its page was read, and this
+// node's to repair. Where its slot has moved the new owner goes over the same
+// objects in the same order: what both move is moved twice.
+func (p *reconcilePass) still(ctx context.Context, f *core.Found) error {
+	n := p.h.node
+	g, ok := n.driver.rights.Serving(n.clock.Boot(), f.Slot)
+	if !ok || g.Tenure() != p.health[f.Slot].tenure {
+		return errMoved
+	}
+	row, err := n.rowAt(ctx, f.Slot, f.RowKey, &g, nil)
+	if err == nil && row.Version != f.Version {
+		err = fmt.Errorf("%q was changed meanwhile: %w", f.Key, core.ErrConflict)
+	}
+	return err
+}
+
+// moot says that an object was replaced or removed while it was repaired.
+func moot(err error) bool {
+	return (errors.Is(err, core.ErrNotFound) || errors.Is(err, core.ErrConflict)) && !isPlaceAgain(err)
 }
 
 // repaired counts an object off.
@@ -816,27 +879,38 @@ func (h *reconciler) awayFrom() map[core.DiskID]int64 {
 // happens: a node within its grace comes back, or another disk joins.
 var errWaits = errors.New("waits for a node or disk")
 
+// leftOver adds up what is left to be done of an object: to be tried again weighs
+// more than to wait.
+func leftOver(a, b error) error {
+	if a == nil || b != nil && errors.Is(a, errWaits) {
+		return b
+	}
+	return a
+}
+
 // object brings the shards of one object or part to where they should be. With
-// deep every shard is read and verified first.
+// deep every shard is read and verified first. Where only some of them could be
+// made their places are committed, and the error says what is left.
 func (h *reconciler) object(ctx context.Context, m *core.Map, b *core.Bucket, row *core.Row, rec *core.Record, deep bool) error {
 	next := *rec
 	next.Extents = append([]core.Extent(nil), rec.Extents...)
 	fresh := &core.Record{}
-	changed, waits := false, false
+	changed := false
+	var left error
 	var made []arrival
 	for i := range next.Extents {
-		e, did, wait, err := h.extent(ctx, m, b, row.Key, &rec.Extents[i], deep, &made)
+		e, did, rest, err := h.extent(ctx, m, b, row.Key, &rec.Extents[i], deep, &made)
 		if err != nil {
 			h.node.garbage.discardNew(fresh, rec)
 			return err
 		}
 		next.Extents[i] = e
 		fresh.Extents = append(fresh.Extents, e)
-		changed, waits = changed || did, waits || wait
+		changed, left = changed || did, leftOver(left, rest)
 	}
 	if changed {
 		next.Scheme = b.Policy.Scheme
-		if err := h.commit(ctx, b, row, &next); err != nil {
+		if err := h.commit(ctx, b, row, rec, &next); err != nil {
 			if surelyRefused(err) {
 				h.node.garbage.discardNew(fresh, rec)
 			}
@@ -844,16 +918,13 @@ func (h *reconciler) object(ctx context.Context, m *core.Map, b *core.Bucket, ro
 		}
 		h.moves.placed(m.Epoch, made)
 	}
-	if waits {
-		return errWaits
-	}
-	return nil
+	return left
 }
 
 // commit replaces the record if nobody has changed the object meanwhile.
-func (h *reconciler) commit(ctx context.Context, b *core.Bucket, row *core.Row, rec *core.Record) error {
+func (h *reconciler) commit(ctx context.Context, b *core.Bucket, row *core.Row, was, rec *core.Record) error {
 	mut := h.node.mutation(b, row.Key, core.RequestID{})
-	mut.need.Domains, mut.heals = 1, true
+	mut.need.Domains, mut.heals, mut.keeps = 1, true, was.Extents
 	mut.checks = []check{{kind: checkVersion, row: row.RowKey, version: row.Version}}
 	mut.entry.Rows = []core.Row{{RowKey: row.RowKey, Value: core.AppendRecord(nil, rec)}}
 	_, err := h.node.write(ctx, mut)
@@ -861,11 +932,11 @@ func (h *reconciler) commit(ctx context.Context, b *core.Bucket, row *core.Row, 
 }
 
 // extent makes an extent's missing and misplaced shards, which it adds to made.
-// waits says that some are left for later.
-func (h *reconciler) extent(ctx context.Context, m *core.Map, b *core.Bucket, key string, e *core.Extent, deep bool, made *[]arrival) (next core.Extent, changed, waits bool, err error) {
+// left says why some are not made: errWaits, or that they are to be tried again.
+func (h *reconciler) extent(ctx context.Context, m *core.Map, b *core.Bucket, key string, e *core.Extent, deep bool, made *[]arrival) (next core.Extent, changed bool, left, err error) {
 	if e.Scheme != b.Policy.Scheme {
 		next, err = h.encodeAgain(ctx, b, key, e, made)
-		return next, err == nil, false, err
+		return next, err == nil, nil, err
 	}
 	spec := core.RepairSpec{
 		ReadSpec: core.ReadSpec{Extent: *e, Src: h.brake.sources(h.node.sources(m, e))},
@@ -884,11 +955,13 @@ func (h *reconciler) extent(ctx context.Context, m *core.Map, b *core.Bucket, ke
 		}
 		switch {
 		case targets[i] == 0:
-			waits = waits || p.Disk == 0 || bad[i] || !reachable(m, p.Disk)
+			if p.Disk == 0 || bad[i] || !reachable(m, p.Disk) {
+				left = errWaits
+			}
 		case targets[i] != p.Disk || bad[i]:
 			t := h.node.target(m, targets[i])
 			if t.Store == nil || !reachable(m, targets[i]) {
-				waits = true
+				left = errWaits
 				continue
 			}
 			spec.Shards = append(spec.Shards, i)
@@ -896,20 +969,22 @@ func (h *reconciler) extent(ctx context.Context, m *core.Map, b *core.Bucket, ke
 			wrote = append(wrote, n)
 			spec.Dst = append(spec.Dst, h.brake.target(t, func(k int64) { n.Add(k); h.moves.wrote(k) }))
 		case !reachable(m, p.Disk):
-			waits = true
+			left = errWaits
 		}
 	}
 	if len(spec.Shards) == 0 {
-		return *e, false, waits, nil
+		return *e, false, left, nil
 	}
 	next, err = h.node.coder(e.Scheme).Repair(ctx, spec)
 	if err != nil {
-		return next, false, waits, fmt.Errorf("data of %q: %w", key, err)
+		return next, false, left, fmt.Errorf("data of %q: %w", key, err)
 	}
+	unmade := 0
 	for k, i := range spec.Shards {
 		was, now := e.Places[i], next.Places[i]
 		if now == was {
-			continue // it could not be made
+			unmade++
+			continue
 		}
 		a := arrival{to: now.Disk, bytes: wrote[k].Load()}
 		if !bad[i] && reachable(m, was.Disk) {
@@ -917,7 +992,10 @@ func (h *reconciler) extent(ctx context.Context, m *core.Map, b *core.Bucket, ke
 		}
 		*made = append(*made, a)
 	}
-	return next, true, waits, nil
+	if unmade > 0 {
+		left = fmt.Errorf("data of %q: %d of %d shards could not be made: %w", key, unmade, len(spec.Shards), core.ErrUnavailable)
+	}
+	return next, true, left, nil
 }
 
 // encodeAgain writes an extent anew under the bucket's present scheme.

@@ -4,12 +4,14 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/shoalstore/shoal/core"
 	"github.com/shoalstore/shoal/core/engine"
 	"github.com/shoalstore/shoal/core/slot"
+	"github.com/shoalstore/shoal/placement"
 )
 
 // quick makes a cluster notice within half a second that a node is gone.
@@ -141,4 +143,126 @@ func TestReconcileBandwidth(t *testing.T) {
 	if moved == 0 || took < least {
 		t.Errorf("%d bytes were rebuilt in %v, want %v at least", moved, took, least)
 	}
+}
+
+// TestReconcilePartOfAnObject moves two shards of an object, of which one cannot be
+// made at first: the object is not done with, and its slot not forgotten.
+func TestReconcilePartOfAnObject(t *testing.T) {
+	tc := startClusterWith(t, 6, 1, func(o *engine.Options) { o.Grace = time.Second })
+	o := tc.nodes[0].Objects()
+	b := sharded(t, o, core.ErasureCoded(2, 2))
+	m := tc.nodes[0].Map()
+	places := func(key string) map[core.NodeID]bool {
+		nodes := map[core.NodeID]bool{}
+		for _, d := range placement.New(m).Reassign(b.ID, key, b.Policy, make([]core.DiskID, 4), time.Now(), time.Second) {
+			nodes[m.NodeOf(d)] = true
+		}
+		return nodes
+	}
+	key, nodes := "", map[core.NodeID]bool{}
+	for i := 0; !nodes["n1"] || !nodes["n2"]; i++ {
+		key = fmt.Sprint("key", i)
+		nodes = places(key)
+	}
+	var to []core.NodeID // from n1 and n2
+	for i := range m.Nodes {
+		if id := m.Nodes[i].ID; !nodes[id] {
+			to = append(to, id)
+		}
+	}
+	putBody(t, o, b, key, 60000)
+	var refused, lifted atomic.Int64
+	tc.net.creating(func(_, node core.NodeID) error {
+		if node != to[0] || lifted.Load() > 0 {
+			return nil
+		}
+		refused.Add(1)
+		return fmt.Errorf("node %s takes no shards: %w", node, core.ErrUnavailable)
+	})
+	tc.change(t, core.Change{Kind: core.ChangeNodeState, Node: "n1", State: string(core.NodeMaintenance)},
+		core.Change{Kind: core.ChangeNodeState, Node: "n2", State: string(core.NodeMaintenance)})
+	has := func(id core.NodeID) func() error {
+		return func() error {
+			st, err := tc.disks[id][0].Stats(t.Context())
+			if err == nil && st.ShardBytes == 0 {
+				err = fmt.Errorf("there is none, %d refused", refused.Load())
+			}
+			return err
+		}
+	}
+	waitFor(t, "one shard of two to be left", func() error {
+		var left int64
+		for _, n := range tc.nodes {
+			left += n.Status().Left
+		}
+		if left != 30000 || !tc.placed(tc.nodes[0].Map()) {
+			return fmt.Errorf("%d bytes are left, %d shards were refused", left, refused.Load())
+		}
+		return has(to[1])()
+	})
+	lifted.Store(1)
+	waitFor(t, "a shard on node "+string(to[0]), has(to[0]))
+	tc.settle(t)
+}
+
+// TestReconcileLeavesOffWhereItLost: a node in the midst of a page of objects loses
+// its slots. What it has not begun to move by then is the next owner's: both would
+// go over the same objects in the same order and move each of them.
+func TestReconcileLeavesOffWhereItLost(t *testing.T) {
+	tc := startClusterWith(t, 5, 1, func(o *engine.Options) { o.Grace = time.Second })
+	o := tc.nodes[0].Objects()
+	b := sharded(t, o, core.Mirror(2))
+	for i := range 150 {
+		putBody(t, o, b, fmt.Sprint("key", i), 1000)
+	}
+	const loser = core.NodeID("n1")
+	var begun atomic.Int64
+	goOn := make(chan struct{})
+	tc.net.creating(func(from, _ core.NodeID) error {
+		if from == loser {
+			<-goOn
+			begun.Add(1)
+		}
+		return nil
+	})
+	tc.change(t, core.Change{Kind: core.ChangeNodeState, Node: loser, State: string(core.NodeMaintenance)})
+	others := tc.nodes[1:]
+	waitFor(t, "the others to have everything", func() error {
+		m := others[0].Map()
+		for s := range m.Slots {
+			if m.OwnerNode(core.SlotID(s)) == loser {
+				return fmt.Errorf("node %s still owns slot %d", loser, s)
+			}
+		}
+		if !tc.placed(m) {
+			return errors.New("slots are not where they should be")
+		}
+		for _, n := range others {
+			if s := n.Status(); s.Pending || s.Reconciled != m.Epoch {
+				return fmt.Errorf("node %s is not done", s.Node)
+			}
+		}
+		return nil
+	})
+	if !tc.nodes[0].Status().Pending {
+		t.Fatal("the node that lost its slots did not begin to move anything")
+	}
+	tc.net.creating(func(from, _ core.NodeID) error {
+		if from == loser {
+			begun.Add(1)
+		}
+		return nil
+	})
+	close(goOn)
+	waitFor(t, "the loser to be done", func() error {
+		if tc.nodes[0].Status().Pending {
+			return errors.New("it is not")
+		}
+		return nil
+	})
+	const workers = 4
+	if n := begun.Load(); n > 2*workers { // one that stalled was given up for the next
+		t.Errorf("it went on to move %d objects that others have moved", n-workers)
+	}
+	tc.settle(t)
 }

@@ -43,8 +43,11 @@ type mutation struct {
 	// there is no answer to look for. It is not sent: what is on its way may
 	// be overtaken by the next attempt.
 	fresh bool
-	// heals marks reconcile's own writes. It is not sent.
+	// heals marks reconcile's own writes, and keeps is what the record names that
+	// such a write replaces: of that may stay what cannot be moved yet, wherever it
+	// is. Neither is sent.
 	heals bool
+	keeps []core.Extent
 	// session is the one that keeps what it fetched. It is not sent.
 	session *fetchSession
 	// task marks what the task of a remote write commits: its answer is stored as
@@ -105,6 +108,14 @@ func (m *mutation) clone() *mutation {
 	c := *m
 	c.entry.Rows = append(make([]core.Row, 0, len(m.entry.Rows)+1), m.entry.Rows...)
 	return &c
+}
+
+// kept says whether a shard is where the replaced record has it.
+func (m *mutation) kept(id core.ShardID, on core.DiskID) bool {
+	return slices.ContainsFunc(m.keeps, func(e core.Extent) bool {
+		i := int(id.Index)
+		return e.ID == id.Extent && i < len(e.Places) && e.Places[i] == core.Place{Disk: on, Nonce: id.Nonce}
+	})
 }
 
 func decodeMutation(b []byte) (*mutation, error) {

@@ -520,6 +520,10 @@ type Reading struct {
 	active bool // writes are taken too
 }
 
+// Tenure names the unbroken run of ownerships under which the reading was taken:
+// another node may have owned the slot between two that differ. It is not 0.
+func (g *Reading) Tenure() uint64 { return g.tenure }
+
 // Serving says where and as of which version a slot may be read here. After
 // reading, ask [Node.Check] with the time of then, before answering.
 func (n *Node) Serving(now core.Instant, s core.SlotID) (Reading, error) {
