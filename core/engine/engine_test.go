@@ -1,6 +1,7 @@
 package engine_test
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -192,11 +193,12 @@ func startClusterWith(t *testing.T, nodes, disks int, with func(*engine.Options)
 }
 
 // hooks change what a cluster is made of; nil ones change nothing. made sees
-// each node before it runs.
+// each node before it runs. There are 16 slots unless it says otherwise.
 type hooks struct {
-	node func(*engine.Options)
-	disk func(*disk.Options)
-	made func(*engine.Node, bus.Bus)
+	slots int
+	node  func(*engine.Options)
+	disk  func(*disk.Options)
+	made  func(*engine.Node, bus.Bus)
 }
 
 func startClusterOf(t *testing.T, nodes, disks int, h hooks) *testCluster {
@@ -240,7 +242,7 @@ func startClusterOf(t *testing.T, nodes, disks int, h hooks) *testCluster {
 			local[id] = append(local[id], engine.LocalDisk{UUID: ident.UUID, Name: name, Weight: 1, Disk: d})
 		}
 	}
-	m, err := placement.Initial("test", 16, 3, members, mapDisks, voters, c.Now())
+	m, err := placement.Initial("test", cmp.Or(h.slots, 16), 3, members, mapDisks, voters, c.Now())
 	if err != nil {
 		t.Fatal(err)
 	}

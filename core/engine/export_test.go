@@ -20,6 +20,12 @@ func CommitIntent(ctx context.Context, n *Node, b core.Bucket, key string, knows
 	return x.write(ctx, core.Entry{}, in, false)
 }
 
+// What the steward asks of all nodes at a time while clients are served.
+const (
+	GentleMoves  = gentleMoves
+	GentleOwners = gentleOwners
+)
+
 // ErrReplaced is the error of who does not know the present row.
 var ErrReplaced = errReplaced
 

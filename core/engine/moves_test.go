@@ -1,8 +1,10 @@
 package engine_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"testing"
 	"time"
 
@@ -234,4 +236,59 @@ func TestUnderReplicatedInRecords(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// TestRebalanceYields drains a node while clients read, and holds every map to the part
+// of the rows that may change then.
+func TestRebalanceYields(t *testing.T) {
+	tc := startClusterOf(t, 4, 1, hooks{slots: 256, node: func(o *engine.Options) { o.Grace = time.Second }})
+	o := tc.nodes[0].Objects()
+	b := sharded(t, o, core.Mirror(2))
+	for i := range 64 {
+		putBody(t, o, b, fmt.Sprint("key", i), 1000)
+	}
+	tc.settle(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	var readers sync.WaitGroup
+	defer readers.Wait()
+	defer cancel()
+	readers.Go(func() {
+		for i := 0; ctx.Err() == nil; i++ {
+			if _, err := o.Head(ctx, b, fmt.Sprint("key", i%64), core.GetOptions{}); err != nil && ctx.Err() == nil {
+				t.Errorf("reading while a node is drained: %v", err)
+				return
+			}
+		}
+	})
+	before, changed := tc.nodes[0].Maps()
+	tc.change(t, core.Change{Kind: core.ChangeNodeState, Node: "n4", State: string(core.NodeDraining)})
+	most, steps := 0, 0
+	for !tc.placed(before) || steps == 0 {
+		select {
+		case <-changed:
+		case <-time.After(60 * time.Second):
+			t.Fatal("nothing moves any more")
+		}
+		var m *core.Map
+		m, changed = tc.nodes[0].Maps()
+		joining, owners := 0, 0
+		for i := range m.Slots {
+			if len(m.Slots[i].Joining) > 0 {
+				joining++
+			}
+			if before.Epoch+1 == m.Epoch && m.OwnerNode(core.SlotID(i)) != before.OwnerNode(core.SlotID(i)) {
+				owners++
+			}
+		}
+		if joining > engine.GentleMoves || owners > engine.GentleOwners {
+			t.Errorf("map %d: %d rows are joining and %d change their owner, want at most %d and %d", m.Epoch, joining, owners, engine.GentleMoves, engine.GentleOwners)
+		}
+		if joining > 0 {
+			steps++
+		}
+		most, before = max(most, joining), m
+	}
+	if most < engine.GentleMoves/2 || steps < 4 {
+		t.Errorf("at the most %d rows were joining, in %d steps: the test shows nothing", most, steps)
+	}
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/shoalstore/shoal/core"
@@ -19,6 +20,14 @@ const stewardEvery = 250 * time.Millisecond
 // maxJoins is the number of slots that may be joining on a disk at a time. Most
 // of them have little or nothing to take; see docs/protocol.md.
 const maxJoins = 512
+
+// While clients are served, the steward asks for less at a time than otherwise:
+// all nodes work on a changed row at once, and what takes them a tenth of a second
+// is what a client's request waits for.
+const (
+	gentleMoves  = 32
+	gentleOwners = 16
+)
 
 // steward proposes the changes of the map that nobody has to ask for: failed
 // nodes out, replacements in, everything where rendezvous hashing wants it. The
@@ -42,11 +51,7 @@ func (n *Node) steward(ctx context.Context) {
 		if !n.isSteward(m, silent) {
 			continue
 		}
-		state := placement.State{Silent: silent, Grace: n.opt.Grace, MaxJoins: maxJoins}
-		if n.stillTaking(ctx, m, &handed) {
-			state.MaxOwners = -1
-		}
-		changes := placement.Plan(m, n.clock.Now(), state)
+		changes := n.plan(ctx, m, silent, &handed)
 		if len(changes) == 0 {
 			continue
 		}
@@ -66,11 +71,33 @@ func (n *Node) steward(ctx context.Context) {
 	}
 }
 
+// plan is what the steward proposes next. The nodes are asked how much they can take
+// before, if there was something to do the last time, and else only if there is now.
+func (n *Node) plan(ctx context.Context, m *core.Map, silent []core.NodeID, handed *handedOver) []core.Change {
+	state := placement.State{Silent: silent, Grace: n.opt.Grace, MaxJoins: maxJoins}
+	if !handed.planned {
+		if changes := placement.Plan(m, n.clock.Now(), state); len(changes) == 0 {
+			return nil
+		}
+	}
+	said := n.askTaking(ctx, m, silent)
+	if serving(said) {
+		state.MaxMoves, state.MaxOwners = gentleMoves, gentleOwners
+	}
+	if handed.still(m, said, n.clock.Boot()) {
+		state.MaxOwners = -1
+	}
+	changes := placement.Plan(m, n.clock.Now(), state)
+	handed.planned = len(changes) > 0 || !handed.planned
+	return changes
+}
+
 // handedOver are the nodes that were given slots by the steward's last plans and
 // have not said since that they have taken them over.
 type handedOver struct {
-	nodes []core.NodeID
-	at    core.Instant
+	nodes   []core.NodeID
+	at      core.Instant
+	planned bool // there was something to do the last time
 }
 
 // takeOverTime bounds how long others wait for the slots that one node was given.
@@ -85,46 +112,103 @@ func (h *handedOver) note(m *core.Map, changes []core.Change, now core.Instant) 
 	}
 }
 
-// stillTaking says whether a node is still taking over what the last plans gave
-// it: no more slots change hands until their requests go on.
-func (n *Node) stillTaking(ctx context.Context, m *core.Map, h *handedOver) bool {
-	if len(h.nodes) > 0 && n.clock.Boot().Sub(h.at) > takeOverTime {
+// still says whether a node is still taking over what the last plans gave it: no
+// more slots change hands until their requests go on.
+func (h *handedOver) still(m *core.Map, said map[core.NodeID]taking, now core.Instant) bool {
+	if len(h.nodes) > 0 && now.Sub(h.at) > takeOverTime {
 		h.nodes = nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, stewardEvery)
-	defer cancel()
 	h.nodes = slices.DeleteFunc(h.nodes, func(id core.NodeID) bool {
-		if m.Node(id) == nil {
-			return true
-		}
-		resp, err := n.CallNode(ctx, id, methodTaking, nil)
-		if errors.Is(err, errors.ErrUnsupported) {
-			return true // it is older than this one
-		}
-		epoch, k := binary.Uvarint(resp)
-		if err != nil || k <= 0 || core.Epoch(epoch) < m.Epoch {
-			return false
-		}
-		left, _ := binary.Uvarint(resp[k:])
-		return left == 0
+		t, ok := said[id]
+		return m.Node(id) == nil || ok && (t.old || t.epoch >= m.Epoch && t.left == 0)
 	})
 	return len(h.nodes) > 0
 }
 
-// serveTaking answers with the epoch of the map in effect here, and how many
-// slots that it gives to this node may not be read yet.
+// taking is what a node says before the steward asks more of all nodes.
+type taking struct {
+	epoch core.Epoch // of the map in effect there
+	left  uint64     // slots that it gives to the node and that may not be read yet
+	busy  bool       // clients are being served
+	old   bool       // it is older than the question
+}
+
+// serving says whether clients are being served anywhere.
+func serving(said map[core.NodeID]taking) bool {
+	for _, t := range said {
+		if t.busy {
+			return true
+		}
+	}
+	return false
+}
+
+// askTaking asks all nodes that are heard. Those that do not answer at once are
+// left out.
+func (n *Node) askTaking(ctx context.Context, m *core.Map, silent []core.NodeID) map[core.NodeID]taking {
+	ctx, cancel := context.WithTimeout(ctx, stewardEvery)
+	defer cancel()
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	said := map[core.NodeID]taking{}
+	for i := range m.Nodes {
+		id := m.Nodes[i].ID
+		if m.Nodes[i].State == core.NodeDown || slices.Contains(silent, id) {
+			continue
+		}
+		wg.Go(func() {
+			resp, err := n.CallNode(ctx, id, methodTaking, nil)
+			t := taking{old: errors.Is(err, errors.ErrUnsupported)}
+			if err == nil {
+				t, err = decodeTaking(resp)
+			}
+			if err != nil && !t.old {
+				return
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			said[id] = t
+		})
+	}
+	wg.Wait()
+	return said
+}
+
+// serveTaking answers askTaking.
 func (n *Node) serveTaking() ([]byte, error) {
 	m := n.driver.effect.Load()
 	if m == nil {
 		return nil, fmt.Errorf("node %s knows no map in effect yet: %w", n.id, core.ErrUnavailable)
 	}
-	left := uint64(0)
+	t := taking{epoch: m.Epoch, busy: n.heal.brake.serving()}
 	for i := range m.Slots {
 		if s := core.SlotID(i); m.OwnerNode(s) == n.id && !n.driver.rights.Open(s, true) {
-			left++
+			t.left++
 		}
 	}
-	return binary.AppendUvarint(binary.AppendUvarint(nil, uint64(m.Epoch)), left), nil
+	return t.append(nil), nil
+}
+
+func (t *taking) append(b []byte) []byte {
+	b = binary.AppendUvarint(binary.AppendUvarint(b, uint64(t.epoch)), t.left)
+	if t.busy {
+		return append(b, 1)
+	}
+	return append(b, 0)
+}
+
+// decodeTaking reads what append wrote. A node of before does not say whether it
+// serves clients.
+func decodeTaking(b []byte) (t taking, err error) {
+	epoch, k := binary.Uvarint(b)
+	if k <= 0 {
+		return t, fmt.Errorf("a node's answer to what it is taking over: %w", core.ErrInvalid)
+	}
+	left, l := binary.Uvarint(b[k:])
+	if l <= 0 {
+		return t, fmt.Errorf("a node's answer to what it is taking over: %w", core.ErrInvalid)
+	}
+	return taking{epoch: core.Epoch(epoch), left: left, busy: len(b) > k+l && b[k+l] == 1}, nil
 }
 
 func (n *Node) silent() []core.NodeID {
