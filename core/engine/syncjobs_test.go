@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/shoalstore/shoal/core"
@@ -187,4 +188,94 @@ func TestLatestOfPresent(t *testing.T) {
 	if _, _, err := get(t, n, to, "k02", core.GetOptions{}); !errors.Is(err, core.ErrNotFound) {
 		t.Errorf("a copy of what is gone: %v", err)
 	}
+}
+
+// TestVersionsChangeUnderJobs: what changes between the listing, or the question for the
+// latest version, and the read is left and named, and done by the next pass; what comes
+// back before it is removed stays.
+func TestVersionsChangeUnderJobs(t *testing.T) {
+	tc, f, b, jobs := startJobs(t, 3, nil)
+	want := fill(f, 12, func(i int) string { return fmt.Sprintf("k%02d", i) })
+	spec := job.Spec{Kind: job.KindCopy, From: "s3://remote", To: "shoal://copy", All: true}
+	wantBooks(t, runJob(t, jobs, spec), 12, 0, 0)
+	n := tc.nodes[0]
+	to, err := n.Objects().Bucket(t.Context(), "copy")
+	if err != nil {
+		t.Fatal(err)
+	}
+	// when has change done once, at the first such request about a key.
+	when := func(op, key string, change func()) {
+		var once sync.Once
+		f.answer(func(_ context.Context, is, of string) error {
+			if is == op && of == key {
+				once.Do(change)
+			}
+			return nil
+		})
+	}
+	noted := func(j job.Job, key, text string) {
+		t.Helper()
+		notes, _, err := jobs[0].Errors(t.Context(), j.Spec.ID, "", 0)
+		if err != nil || len(notes) != 1 || notes[0].Key != key || !strings.Contains(notes[0].Message, text) {
+			t.Errorf("got the notes %+v, %v; want %q of %s", notes, err, text, key)
+		}
+	}
+	spec.Sync = true
+	t.Run("replaced after the listing", func(t *testing.T) {
+		f.set("k03", []byte("second"))
+		when("get", "k03", func() { f.set("k03", []byte("third")) })
+		j := runJob(t, jobs, spec)
+		wantBooks(t, j, 11, 1, 0)
+		noted(j, "k03", "replaced")
+		mustGet(t, n, to, "k03", want["k03"])
+		wantBooks(t, runJob(t, jobs, spec), 12, 0, 0)
+		mustGet(t, n, to, "k03", []byte("third"))
+	})
+	t.Run("removed after the listing", func(t *testing.T) {
+		f.set("k04", []byte("second"))
+		when("get", "k04", func() { f.unset("k04") })
+		j := runJob(t, jobs, spec)
+		wantBooks(t, j, 11, 1, 0)
+		noted(j, "k04", "removed")
+		mustGet(t, n, to, "k04", want["k04"]) // this pass was told that it is there
+		wantBooks(t, runJob(t, jobs, spec), 11, 0, 1)
+		if _, _, err := get(t, n, to, "k04", core.GetOptions{}); !errors.Is(err, core.ErrNotFound) {
+			t.Errorf("k04: %v", err)
+		}
+	})
+	t.Run("back before it is removed", func(t *testing.T) {
+		f.unset("k05")
+		when("head", "k05", func() { f.set("k05", []byte("back")) })
+		wantBooks(t, runJob(t, jobs, spec), 11, 0, 0)
+		mustGet(t, n, to, "k05", []byte("back"))
+	})
+	t.Run("replaced after the question", func(t *testing.T) {
+		named := job.Spec{Kind: job.KindCopy, From: "s3://remote", To: "shoal://copy", List: []string{"k06"}, Latest: true}
+		f.set("k06", []byte("second"))
+		when("get", "k06", func() { f.set("k06", []byte("third")) })
+		j := runJob(t, jobs, named)
+		wantBooks(t, j, 0, 1, 0)
+		noted(j, "k06", "replaced")
+		mustGet(t, n, to, "k06", want["k06"])
+		wantBooks(t, runJob(t, jobs, named), 1, 0, 0)
+		mustGet(t, n, to, "k06", []byte("third"))
+	})
+	t.Run("replaced under a prefetch", func(t *testing.T) {
+		f.set("k07", []byte("second"))
+		when("get", "k07", func() { f.set("k07", []byte("third")) })
+		j := runJob(t, jobs, job.Spec{Kind: job.KindPrefetch, From: "s3://remote", List: []string{"k07"}, Latest: true})
+		wantBooks(t, j, 0, 1, 0)
+		f.answer(nil)
+		mustGet(t, n, b, "k07", []byte("third"))
+	})
+	t.Run("the copy is replaced before it is removed", func(t *testing.T) {
+		out := job.Spec{Kind: job.KindCopy, From: "s3://remote", To: "s3://remote", Prefix: "k0", Prepend: "out/", All: true, Sync: true}
+		wantBooks(t, runJob(t, jobs, out), 9, 0, 0)
+		f.unset("k08")
+		when("delete", "out/k08", func() { f.set("out/k08", []byte("another's")) })
+		j := runJob(t, jobs, out)
+		if j.Status.State != job.Done || j.Status.Books.Dropped.Objects != 0 || string(f.data("out/k08")) != "another's" {
+			t.Errorf("%s, %+v; at the destination is %q", j.Status.State, j.Status.Books, f.data("out/k08"))
+		}
+	})
 }

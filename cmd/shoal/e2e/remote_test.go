@@ -605,7 +605,8 @@ func (c *clouds) vanished() {
 func TestRemoteLosses(t *testing.T) {
 	c := startClouds(t, 4, "data")
 	t.Run("cold read", func(t *testing.T) { c.in(t).killDuringColdRead() })
-	t.Run("write", func(t *testing.T) { c.in(t).killDuringWrite() })
+	t.Run("write", func(t *testing.T) { c.in(t).killDuringWrite(core.S3, "n4") })
+	t.Run("write to gs", func(t *testing.T) { c.in(t).killDuringWrite(core.GCS, "n3") })
 	t.Run("present", func(t *testing.T) { c.in(t).lossAndRebalance() })
 }
 
@@ -636,35 +637,51 @@ func (c *clouds) killDuringColdRead() {
 	c.waitHealthy(90 * time.Second)
 }
 
-func (c *clouds) killDuringWrite() {
-	key := c.keyOwned(s3name("data"), "write/", "n4")
+// killDuringWrite kills the owner of a key while the remote takes its time over a PUT.
+func (c *clouds) killDuringWrite(provider core.Provider, owner string) {
+	name, proxy, alias := s3name("data"), c.s3p, "data"
+	at := func(key string) []byte { return c.there("data", key) }
+	if provider == core.GCS {
+		name.Provider, proxy, alias = core.GCS, c.gcsp, "gs--data"
+		at = func(key string) []byte {
+			data, err := c.atGCS(c.t.Context(), "data", key)
+			if err != nil {
+				c.t.Errorf("at the GCS server: %v", err)
+			}
+			return data
+		}
+		c.must("ls", name.String()) // its first use
+	}
+	key := c.keyOwned(name, "write/", owner)
 	old, fresh := fill(12, 100_000), fill(13, 200_000)
-	c.seed("data", key, old)
-	c.wantCat(old, "s3://data/"+key)
-	// The remote takes its time, so that the owner dies in between.
-	c.s3p.SetRules(cloudtest.Rule{Ops: []cloudtest.Op{cloudtest.PutObject}, Latency: time.Second})
-	defer c.s3p.SetRules()
-	began := c.s3p.Counts()
-	end := make(chan error, 1)
-	go func() {
-		k := oneshot.New(oneshot.Options{URL: c.urls["n1"], AccessKey: "shoaldev", Secret: "shoaldev-secret", Timeout: 60 * time.Second, Retries: 0})
-		_, err := k.PutObject(c.t.Context(), &s3.PutObjectInput{Bucket: aws.String("data"), Key: &key, Body: bytes.NewReader(fresh)},
+	k := oneshot.New(oneshot.Options{URL: c.urls["n1"], AccessKey: "shoaldev", Secret: "shoaldev-secret", Timeout: 60 * time.Second, Retries: 0})
+	write := func(data []byte) error {
+		_, err := k.PutObject(c.t.Context(), &s3.PutObjectInput{Bucket: &alias, Key: &key, Body: bytes.NewReader(data)},
 			func(o *s3.Options) { o.Retryer = retry.AddWithMaxAttempts(retry.NewStandard(), 1) })
-		end <- err
-	}()
-	if err := c.s3p.Await(c.t.Context(), func(n cloudtest.Counts) bool { return n.Sub(began).Of(cloudtest.PutObject).Requests > 0 }); err != nil {
+		return err
+	}
+	if err := write(old); err != nil {
 		c.t.Fatal(err)
 	}
-	c.kill("n4")
+	// The remote takes its time, so that the owner dies in between.
+	proxy.SetRules(cloudtest.Rule{Ops: []cloudtest.Op{cloudtest.PutObject}, Latency: time.Second})
+	defer proxy.SetRules()
+	began := proxy.Counts()
+	end := make(chan error, 1)
+	go func() { end <- write(fresh) }()
+	if err := proxy.Await(c.t.Context(), func(n cloudtest.Counts) bool { return n.Sub(began).Of(cloudtest.PutObject).Requests > 0 }); err != nil {
+		c.t.Fatal(err)
+	}
+	c.kill(owner)
 	err := <-end
-	c.s3p.SetRules()
+	proxy.SetRules()
 	var got []byte
 	poll(c.t, 60*time.Second, "the key settled", func(ctx context.Context) error {
 		var err error
-		got, err = body(ctx, c.client("n1"), "data", key)
+		got, err = body(ctx, c.client("n1"), alias, key)
 		return err
 	})
-	there := c.there("data", key)
+	there := at(key)
 	switch {
 	case err == nil && !bytes.Equal(there, fresh):
 		c.t.Errorf("the put was acknowledged, and the remote has %d bytes", len(there))
@@ -675,9 +692,12 @@ func (c *clouds) killDuringWrite() {
 		c.t.Errorf("the put ended with %v; the cluster reads %d bytes, the remote has %d", err, len(got), len(there))
 	}
 	c.t.Logf("the put under way ended with: %v", err)
-	c.start("n4")
+	c.start(owner)
 	// What is fetched while slots return to it may not be kept.
 	c.waitHealthy(90 * time.Second)
+	if got, err := body(c.t.Context(), c.client(owner), alias, key); err != nil || !bytes.Equal(got, at(key)) {
+		c.t.Errorf("after its restart: %d bytes, %v, not what the remote has", len(got), err)
+	}
 }
 
 func (c *clouds) lossAndRebalance() {

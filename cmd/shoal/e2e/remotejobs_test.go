@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"golang.org/x/sync/errgroup"
 
@@ -61,6 +62,7 @@ func TestRemoteJobs(t *testing.T) {
 	c.copyPast(t)
 	c.copyAgain(t)
 	c.transformBetween(t)
+	c.follow(t)
 	c.copyBetween(t)
 }
 
@@ -234,6 +236,50 @@ func (c *clouds) copyBetween(t *testing.T) {
 			t.Errorf("%s: %d bytes of %d, %v", key, len(got), len(data), err)
 		}
 	}
+}
+
+// follow copies to another cloud and follows what changes and goes at the source.
+func (c *clouds) follow(t *testing.T) {
+	want := c.seedMany("dst", "follow/", 30, 2000)
+	copied := []string{"cp", "s3://dst", "gs://dst", "--prefix", "follow/", "--prepend", "f-", "--progress"}
+	books := func(j api.Job, done, skipped, dropped int64) {
+		t.Helper()
+		if j.State != api.JobDone || j.Done.Objects != done || j.Skipped.Objects != skipped || j.Dropped.Objects != dropped {
+			t.Errorf("got %+v; want %d done, %d skipped, %d dropped", j, done, skipped, dropped)
+		}
+	}
+	same := func() {
+		t.Helper()
+		for key, data := range want {
+			got, err := c.atGCS(t.Context(), "dst", "f-"+key)
+			if data == nil && err == nil || data != nil && (err != nil || !bytes.Equal(got, data)) {
+				t.Errorf("f-%s: %d bytes of %d, %v", key, len(got), len(data), err)
+			}
+		}
+	}
+	books(c.job(append(copied, "--all")...), 30, 0, 0)
+	c.must("put", "remotejobs_test.go", "gs://dst/f-follow/0003.mine")
+	changed := fill(9, 2500)
+	c.seed("dst", "follow/0001", changed)
+	want["follow/0001"] = changed
+	for _, key := range []string{"follow/0002", "follow/0003", "follow/0029"} {
+		if _, err := c.direct.DeleteObject(t.Context(), &s3.DeleteObjectInput{Bucket: aws.String("dst"), Key: &key}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// By names: what the remote has now, and nothing goes.
+	books(c.job(append(copied, "--latest", "--list", "follow/0001,follow/0002")...), 1, 1, 0)
+	same()
+	want["follow/0002"], want["follow/0003"], want["follow/0029"] = nil, nil, nil
+	books(c.job(append(copied, "--all", "--sync")...), 27, 0, 3)
+	same()
+	if _, err := c.atGCS(t.Context(), "dst", "f-follow/0003.mine"); err != nil {
+		t.Errorf("what was no copy: %v", err)
+	}
+	// What was read stays present until somebody follows the source there.
+	c.seed("dst", "follow/0004", changed)
+	books(c.job("start", "prefetch", "s3://dst", "--prefix", "follow/", "--sync", "--progress"), 1, 26, 0)
+	c.wantCat(changed, "s3://dst/follow/0004")
 }
 
 // atGCS reads an object from the GCS server, past cluster and proxy.
