@@ -19,7 +19,7 @@ const completionTime = 2 * time.Second
 
 // ask asks the cluster for completions. One that does not answer has none.
 func (o *options) ask(cmd *cobra.Command, f func(ctx context.Context, c *client.Client) ([]string, error)) []string {
-	c, err := o.connect()
+	c, err := o.connect(0)
 	if err != nil {
 		return nil
 	}

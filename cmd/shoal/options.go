@@ -107,9 +107,28 @@ func (o *options) log() *slog.Logger {
 	return slog.New(slog.NewTextHandler(o.err, &slog.HandlerOptions{Level: slog.LevelDebug}))
 }
 
+// remotePatience is how much longer a node may keep a request for an object of a remote
+// bucket waiting: it tries again for the client while the remote throttles or gives no
+// answer, for half a minute at a time, and then says so.
+const remotePatience = 30 * time.Second
+
+// patienceOf is how much longer than usual a node may keep the requests of a command
+// waiting.
+func patienceOf(command string, args []string) time.Duration {
+	if !slices.Contains([]string{"cat", "get", "ls", "put", "stat", "rm"}, command) {
+		return 0
+	}
+	for _, a := range args {
+		if u, err := core.ParseURI(a); err == nil && u.Bucket.Remote() {
+			return remotePatience
+		}
+	}
+	return 0
+}
+
 // connect returns a client of the cluster that flags and environment name. It
 // does not reach out yet.
-func (o *options) connect() (*client.Client, error) {
+func (o *options) connect(patience time.Duration) (*client.Client, error) {
 	endpoints := o.endpoints()
 	access, secret := o.getenv("SHOAL_ACCESS_KEY"), o.getenv("SHOAL_SECRET_KEY")
 	switch {
@@ -122,7 +141,7 @@ func (o *options) connect() (*client.Client, error) {
 	}
 	c, err := client.New(client.Options{
 		Endpoints: endpoints, AccessKey: access, SecretKey: secret, Region: o.getenv("SHOAL_REGION"),
-		Log: o.log(), UserAgent: "shoal/" + version(),
+		Log: o.log(), UserAgent: "shoal/" + version(), Patience: patience,
 	})
 	if errors.Is(err, core.ErrInvalid) || errors.Is(err, core.ErrPermission) {
 		return nil, usagef("%v", err)
@@ -178,7 +197,7 @@ func allLoopback(endpoints []string) bool {
 // withClient runs a command that speaks to the cluster.
 func (o *options) withClient(f func(ctx context.Context, c *client.Client, args []string) error) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, args []string) error {
-		c, err := o.connect()
+		c, err := o.connect(patienceOf(cmd.Name(), args))
 		if err != nil {
 			return err
 		}

@@ -193,9 +193,10 @@ func (b *remoteBucket) head(ctx context.Context, key string) (core.RemoteObject,
 // errSilentRemote says that a remote did not answer.
 var errSilentRemote = fmt.Errorf("the remote gave no answer for %v: %w", remotePatience, core.ErrUnavailable)
 
-// remoteError makes the end of our patience ErrUnavailable, not the caller's.
+// remoteError makes the end of our patience ErrUnavailable, not the caller's, unless the
+// remote has asked for fewer requests: that is an answer.
 func remoteError(ctx context.Context, err error) error {
-	if err != nil && errors.Is(context.Cause(ctx), errSilentRemote) {
+	if err != nil && !errors.Is(err, core.ErrThrottled) && errors.Is(context.Cause(ctx), errSilentRemote) {
 		return fmt.Errorf("%w (%v)", errSilentRemote, err) //nolint:errorlint // its context's end is not the caller's
 	}
 	return err

@@ -2,6 +2,7 @@ package api
 
 import (
 	"net/url"
+	"strings"
 
 	"github.com/shoalstore/shoal/core"
 )
@@ -42,8 +43,11 @@ func DiskPath(n core.NodeID, disk string) string {
 // BucketPath is the path of a bucket. Provider and name are segments of their
 // own, so that no signer or proxy has to agree on how "://" is escaped.
 func BucketPath(b core.BucketName) string {
-	return BucketsPath + "/" + url.PathEscape(string(b.Provider)) + "/" + url.PathEscape(b.Name)
+	return BucketsPath + "/" + url.PathEscape(string(b.Provider)) + "/" + escapeName(b.Name)
 }
+
+// escapeName escapes a bucket's name as a signature wants it: the colon of an origin, too.
+func escapeName(name string) string { return strings.ReplaceAll(url.PathEscape(name), ":", "%3A") }
 
 // ObjectsPath is the path of a bucket's listing.
 func ObjectsPath(b core.BucketName) string { return BucketPath(b) + "/objects" }

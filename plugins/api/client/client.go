@@ -58,6 +58,9 @@ type Options struct {
 	// that only read begin with a third of it, and those that wait on purpose
 	// add their time.
 	Silence time.Duration
+	// Patience is added to Silence for every request: for clusters that wait for
+	// others before they answer.
+	Patience time.Duration
 	// PartSize is the size of the parts in which large objects move, at least
 	// 5 MiB; 16 MiB if zero. Objects of up to two parts move whole.
 	PartSize int64

@@ -575,3 +575,11 @@ func TestOptionsAreChecked(t *testing.T) {
 		t.Errorf("no keys: got %v", err)
 	}
 }
+
+// TestOriginPaths: the name of an origin with a port is signed as it is sent.
+func TestOriginPaths(t *testing.T) {
+	b := core.BucketName{Provider: core.HTTP, Name: "127.0.0.1:8080"}
+	if got, want := api.BucketPath(b), api.BucketsPath+"/http/127.0.0.1%3A8080"; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+}

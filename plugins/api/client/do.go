@@ -154,7 +154,7 @@ func (c *Client) silence(r *request, rounds int) time.Duration {
 	if r.method == http.MethodGet || r.method == http.MethodHead {
 		d = min(d/3*time.Duration(1+rounds), d)
 	}
-	return d + r.patience
+	return d + r.patience + c.o.Patience
 }
 
 // maxFaults is how many answers like "internal error" a request bears.

@@ -157,6 +157,10 @@ func remoteError(name core.BucketName, err error) error {
 		if name.Provider == core.S3 || name.Provider == core.GCS {
 			e.Hint = fmt.Sprintf("is the endpoint right (backends.%s in the servers' configuration)? to make the bucket: shoal bucket create %s --create", name.Provider, name)
 		}
+	case errors.Is(err, core.ErrPermission) && (name.Provider == core.HTTP || name.Provider == core.HTTPS):
+		e.Code = api.CodeForbidden
+		e.Message = fmt.Sprintf("%s: access is denied: %v", name, err)
+		e.Hint = "which origins the servers ask says backends.http.allow in their configuration"
 	case errors.Is(err, core.ErrPermission):
 		e.Code = api.CodeForbidden
 		e.Message = fmt.Sprintf("%s: the remote refuses the cluster's credentials: %v", name, err)

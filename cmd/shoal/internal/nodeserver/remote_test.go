@@ -250,3 +250,15 @@ func TestReadURI(t *testing.T) {
 		t.Errorf("a job: %+v, %v", in, err)
 	}
 }
+
+// TestRemoteErrorOfOrigins: an origin that the servers may not ask refuses nobody's credentials.
+func TestRemoteErrorOfOrigins(t *testing.T) {
+	denied := fmt.Errorf("127.0.0.1 is not at a public address: %w", core.ErrPermission)
+	for provider, want := range map[core.Provider]string{core.HTTP: "backends.http.allow", core.HTTPS: "backends.http.allow", core.S3: "credentials"} {
+		var e *api.Error
+		if err := remoteError(core.BucketName{Provider: provider, Name: "host"}, denied); !errors.As(err, &e) || e.Code != api.CodeForbidden || !strings.Contains(e.Hint, want) ||
+			strings.Contains(e.Message, "credentials") != (provider == core.S3) {
+			t.Errorf("%s: %v, hint %q", provider, err, e.Hint)
+		}
+	}
+}
