@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 
+	"github.com/shoalstore/shoal/cmd/shoal/internal/devcluster"
 	"github.com/shoalstore/shoal/core"
 	"github.com/shoalstore/shoal/plugins/api"
 )
@@ -79,7 +81,8 @@ func wantListed(ctx context.Context, k *s3.Client, bucket, prefix string, want i
 // which show performance shows.
 func TestChange(t *testing.T) {
 	rnd := newRand(t)
-	c := startCluster(t, 5, 1)
+	// While clients are served rows change a few at a time, however many there are.
+	c := startPlan(t, os.Getenv(binVar), devcluster.Plan{Nodes: 5, Disks: 1, Slots: 1024})
 	k := c.client("")
 	from, load := c.bucket("from", "mirror-2"), c.bucket("load", "mirror-2")
 	var to []core.BucketName

@@ -20,6 +20,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -102,6 +103,8 @@ func StateDir(xdgStateHome, home string) string {
 // Plan is what Up is to make.
 type Plan struct {
 	Nodes, Disks int
+	// Slots is the number of hash slots, 0 for the default.
+	Slots int
 	// BasePort is the client port of n1; 0 finds free ones.
 	BasePort int
 	// Data is the directory for the nodes' files; the state's if empty.
@@ -157,7 +160,7 @@ func (c *Cluster) Up(ctx context.Context, p Plan) error {
 	if err != nil {
 		return err
 	}
-	if err := c.bringUp(ctx, fresh); err != nil {
+	if err := c.bringUp(ctx, fresh, p.Slots); err != nil {
 		return errors.Join(err, c.undo(context.WithoutCancel(ctx), fresh))
 	}
 	return nil
@@ -197,7 +200,7 @@ func (c *Cluster) prepare(p Plan) (fresh bool, err error) {
 	return fresh, err
 }
 
-func (c *Cluster) bringUp(ctx context.Context, fresh bool) error {
+func (c *Cluster) bringUp(ctx context.Context, fresh bool, slots int) error {
 	s, err := c.State()
 	if err != nil {
 		return err
@@ -206,6 +209,9 @@ func (c *Cluster) bringUp(ctx context.Context, fresh bool) error {
 		args := []string{"init"}
 		for _, n := range s.Nodes {
 			args = append(args, "--config", n.Config)
+		}
+		if slots > 0 {
+			args = append(args, "--slots", strconv.Itoa(slots))
 		}
 		if err := c.run(ctx, args...); err != nil {
 			return err
