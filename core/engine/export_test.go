@@ -64,3 +64,8 @@ func Used(n *Node, b core.BucketID, key string, at time.Time) {
 		n.accesses.at[name] = uint32(at.Unix() / 60)
 	}
 }
+
+// Reads says whether a call reads an object.
+func Reads(method uint16) bool {
+	return method == methodGet || method == methodRemoteGet || method == methodRemoteOpen || method == methodFetch
+}

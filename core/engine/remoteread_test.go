@@ -139,7 +139,7 @@ func TestRemoteOneCall(t *testing.T) {
 		tc.net.onCall = func(from core.NodeID, method uint16) {
 			mu.Lock()
 			defer mu.Unlock()
-			if from == other.ID() && method != engine.MethodMutate {
+			if from == other.ID() && engine.Reads(method) {
 				calls = append(calls, method)
 			}
 		}
