@@ -1,7 +1,9 @@
 package e2e_test
 
 import (
+	"context"
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -85,22 +87,37 @@ func (c *clouds) natsBuckets() {
 		"create":  {`{}`, "400"},
 		"summary": {`{"bucket":"s3://src","presence":"somewhere"}`, "400"},
 	} {
-		m, err := nc.Request("shoal.bucket."+subject, []byte(req[0]), 30*time.Second)
-		if err != nil || m.Header.Get("Nats-Service-Error-Code") != req[1] {
-			c.t.Errorf("%s %s: %v, %v; want %s", subject, req[0], m, err, req[1])
-		}
+		poll(c.t, 10*time.Second, subject+" "+req[0], func(context.Context) error {
+			m, err := nc.Request("shoal.bucket."+subject, []byte(req[0]), 30*time.Second)
+			if err == nil && m.Header.Get("Nats-Service-Error-Code") != req[1] {
+				err = fmt.Errorf("got %v, want %s", m, req[1])
+			}
+			return err
+		})
 	}
 }
 
-// ask makes a request about buckets and checks the answer.
+// ask makes a request about buckets and checks the answer. Any node answers: what was
+// changed by another shows there a moment later.
 func ask[T any](t *testing.T, nc *nats.Conn, subject, req string, ok func(T) bool) {
 	t.Helper()
-	m, err := nc.Request("shoal.bucket."+subject, []byte(req), 30*time.Second)
-	if err != nil {
-		t.Fatalf("%s %s: %v", subject, req, err)
+	once := func(context.Context) error {
+		m, err := nc.Request("shoal.bucket."+subject, []byte(req), 30*time.Second)
+		if err != nil {
+			return err
+		}
+		var out T
+		if err := json.Unmarshal(m.Data, &out); err != nil || m.Header.Get("Nats-Service-Error") != "" || !ok(out) {
+			return fmt.Errorf("got %v %s %v", m.Header, m.Data, err)
+		}
+		return nil
 	}
-	var out T
-	if err := json.Unmarshal(m.Data, &out); err != nil || m.Header.Get("Nats-Service-Error") != "" || !ok(out) {
-		t.Errorf("%s %s: %v %s %v", subject, req, m.Header, m.Data, err)
+	switch subject {
+	case "create", "set", "remove":
+		if err := once(t.Context()); err != nil {
+			t.Errorf("%s %s: %v", subject, req, err)
+		}
+	default:
+		poll(t, 10*time.Second, subject+" "+req, once)
 	}
 }
