@@ -367,7 +367,6 @@ func TestObjectsThreeNodes(t *testing.T) {
 	objectstest.Run(t, func(*testing.T) core.Objects { return tc.nodes[1].Objects() })
 }
 
-// cutOff loses all messages from and to a node.
 // creating has f told of each shard before it is begun.
 func (n *network) creating(f func(from, to core.NodeID) error) {
 	n.mu.Lock()
@@ -375,6 +374,7 @@ func (n *network) creating(f func(from, to core.NodeID) error) {
 	n.onCreate = f
 }
 
+// cutOff loses all messages from and to a node.
 func (n *network) cutOff(id core.NodeID) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
