@@ -14,7 +14,7 @@ DESTDIR ?=
 # Of `make test` and `make check`: the packages, the time that one may take, and flags
 # for go test, as in `make test PKGS=./core/... TESTFLAGS='-run TestJoin'`.
 PKGS ?= ./...
-TIMEOUT ?= 15m
+TIMEOUT ?= 25m
 TESTFLAGS ?=
 # Of `make fuzz`: the time for each target.
 FUZZTIME ?= 10s
