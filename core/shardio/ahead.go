@@ -87,8 +87,9 @@ type Feed struct {
 }
 
 // Stream reads a run of bytes as one [io.Reader] and [io.WriterTo]. As long as
-// they can be had without waiting they are taken one after the other, by the
-// goroutine that reads. Once that ends the rest is fetched ahead.
+// they can be had without waiting they are taken one after the other: the next
+// window of a long run while the reader uses the present one, else by the goroutine
+// that reads. Once that ends the rest is fetched ahead.
 type Stream struct {
 	env     *Env
 	feed    Feed
@@ -97,6 +98,7 @@ type Stream struct {
 	pos     int64 // of the next window
 	end     int64
 	ahead   *Ahead[Window] // nil while Now is asked
+	soon    chan Window    // of the Now that is under way beside the reader, nil for none
 	current Window
 	left    int64
 	err     error
@@ -129,17 +131,49 @@ func (s *Stream) next() (Window, bool, error) {
 		if err := s.ctx.Err(); err != nil {
 			return Window{}, false, err
 		}
-		if s.feed.Now != nil {
-			if w, ok := s.feed.Now(s.pos, s.end); ok {
-				for _, p := range w.Parts {
-					s.pos += int64(len(p))
-				}
-				return w, true, nil
+		if w, ok := s.now(); ok {
+			for _, p := range w.Parts {
+				s.pos += int64(len(p))
 			}
+			s.beside()
+			return w, true, nil
 		}
 		s.start()
 	}
 	return s.ahead.Next(s.ctx)
+}
+
+// besideFrom is from how many bytes on that are left the next window is had beside the
+// reader's use of the present one.
+const besideFrom = 2 << 20
+
+// now returns the next window if it can be had without waiting for more than another
+// core.
+func (s *Stream) now() (Window, bool) {
+	if s.soon != nil {
+		w, ok := <-s.soon
+		s.soon = nil
+		return w, ok
+	}
+	if s.feed.Now == nil {
+		return Window{}, false
+	}
+	return s.feed.Now(s.pos, s.end)
+}
+
+// beside begins to get the window after the present one.
+func (s *Stream) beside() {
+	if s.end-s.pos < besideFrom {
+		return
+	}
+	soon, now, pos, end := make(chan Window, 1), s.feed.Now, s.pos, s.end
+	s.soon = soon
+	go func() {
+		defer close(soon)
+		if w, ok := now(pos, end); ok {
+			soon <- w
+		}
+	}()
 }
 
 // FailedStream returns a stream that has only an error.
@@ -235,6 +269,12 @@ func (s *Stream) Close() error {
 		s.cancel()
 		s.ahead.Close()
 		s.ahead = nil
+	}
+	if s.soon != nil {
+		if w, ok := <-s.soon; ok {
+			w.Release()
+		}
+		s.soon = nil
 	}
 	s.feed.Now = nil
 	s.release()

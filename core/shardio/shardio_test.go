@@ -261,3 +261,44 @@ func (s *openedStore) Close() error {
 	s.closed, s.atClose = true, s.opened.Err()
 	return nil
 }
+
+// TestStreamBeside reads a long run of which everything is there without waiting, or
+// only so much, to its end or to somewhere before it: the bytes are the right ones, two
+// windows are in memory at the most, and none is left.
+func TestStreamBeside(t *testing.T) {
+	const size, step = 8 << 20, 100_000
+	data := make([]byte, size)
+	for i := range data {
+		data[i] = byte(i * 7919 >> 8)
+	}
+	for _, there := range []int64{size, size / 2, step, 0} {
+		for _, stop := range []int64{size, size - 1, size / 3, 1} {
+			var held, most atomic.Int64
+			window := func(lo, hi int64) shardio.Window {
+				most.Store(max(most.Load(), held.Add(1)))
+				return shardio.Window{Parts: [][]byte{data[lo:hi]}, Release: func() { held.Add(-1) }}
+			}
+			env := shardio.NewEnv(shardio.Options{Clock: schemetest.Clock{}, ReadAhead: 1})
+			s := env.NewStream(t.Context(), 0, size, shardio.Feed{
+				Chunk: 1 << 20,
+				Now: func(lo, hi int64) (shardio.Window, bool) {
+					if lo >= there {
+						return shardio.Window{}, false
+					}
+					return window(lo, min(hi, lo+step)), true
+				},
+				Fetch: func(_ context.Context, lo, hi int64) (shardio.Window, error) { return window(lo, hi), nil },
+			})
+			got, err := io.ReadAll(io.LimitReader(s, stop))
+			if err != nil || !bytes.Equal(got, data[:stop]) {
+				t.Errorf("%d bytes there: got %d of %d, %v", there, len(got), stop, err)
+			}
+			if err := s.Close(); err != nil {
+				t.Error(err)
+			}
+			if held.Load() != 0 || most.Load() > 2 {
+				t.Errorf("%d bytes there, %d read: %d windows are left, %d at the most were held", there, stop, held.Load(), most.Load())
+			}
+		}
+	}
+}
