@@ -89,26 +89,26 @@ func (c *cluster) run(ctx context.Context, args ...string) ([]byte, error) {
 	return out.Bytes(), nil
 }
 
-// startBaseline starts the file handler as a process of its own.
-func startBaseline(ctx context.Context) (endpoint string, stop func(), err error) {
-	dir, err := os.MkdirTemp("", "shoal-bench-")
+// startBaseline starts the file handler as a process of its own, whose files are in dir.
+func startBaseline(ctx context.Context) (endpoint, dir string, stop func(), err error) {
+	dir, err = os.MkdirTemp("", "shoal-bench-")
 	if err != nil {
-		return "", nil, err
+		return "", "", nil, err
 	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
-		return "", nil, err
+		return "", "", nil, err
 	}
 	addr := l.Addr().String()
 	_ = l.Close()
 	self, err := os.Executable()
 	if err != nil {
-		return "", nil, err
+		return "", "", nil, err
 	}
 	cmd := exec.CommandContext(ctx, self, "-baseline", addr, "-dir", dir)
 	cmd.Stderr = os.Stderr
 	if err := cmd.Start(); err != nil {
-		return "", nil, err
+		return "", "", nil, err
 	}
 	stop = func() {
 		_ = cmd.Process.Kill()
@@ -119,12 +119,12 @@ func startBaseline(ctx context.Context) (endpoint string, stop func(), err error
 		conn, err := net.DialTimeout("tcp", addr, time.Second)
 		if err == nil {
 			_ = conn.Close()
-			return "http://" + addr, stop, nil
+			return "http://" + addr, dir, stop, nil
 		}
 		time.Sleep(50 * time.Millisecond)
 	}
 	stop()
-	return "", nil, errors.New("the baseline does not start")
+	return "", "", nil, errors.New("the baseline does not start")
 }
 
 // rss is a process's resident memory in bytes.

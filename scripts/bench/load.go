@@ -3,13 +3,20 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
+	"os"
+	"path/filepath"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 
 	"github.com/shoalstore/shoal/config"
 	"github.com/shoalstore/shoal/plugins/s3gateway/sigv4"
@@ -20,6 +27,7 @@ type side struct {
 	name      string
 	endpoints []string
 	bucket    string
+	dirs      []string // where its files are
 	client    *http.Client
 	next      atomic.Int64
 }
@@ -85,10 +93,16 @@ type cell struct {
 	method  string
 	size    int
 	clients int
+	// cold says that nothing of what is read is in the page cache.
+	cold bool
 }
 
 func (c cell) String() string {
-	return fmt.Sprintf("%s %s x %d", c.method, sizeName(c.size), c.clients)
+	s := fmt.Sprintf("%s %s x %d", c.method, sizeName(c.size), c.clients)
+	if c.cold {
+		s += " cold"
+	}
+	return s
 }
 
 func sizeName(n int) string {
@@ -106,15 +120,77 @@ func (c cell) keys() int {
 	return max(c.clients*2, min(2000, (256<<20)/max(c.size, 1)))
 }
 
-// prepare writes what a cell of GETs reads.
+// prepare writes what a cell of GETs reads, and reads it once: the baseline's files are
+// in the page cache as they are written, Shoal's large shards are written past it.
 func (s *side) prepare(ctx context.Context, c cell) error {
 	body := payload(c.size)
-	for k := range min(c.keys(), 64) {
-		if _, err := s.do(ctx, http.MethodPut, fmt.Sprintf("get-%d-%d", c.size, k), body); err != nil {
-			return err
+	for _, method := range []string{http.MethodPut, http.MethodGet} {
+		for k := range c.gets() {
+			if _, err := s.do(ctx, method, getKey(c, k), body); err != nil {
+				return err
+			}
+		}
+		body = nil
+	}
+	return nil
+}
+
+// gets is how many keys a cell of GETs reads.
+func (c cell) gets() int { return min(c.keys(), 64) }
+
+func getKey(c cell, k int) string { return fmt.Sprintf("get-%d-%d", c.size, k) }
+
+// forget takes all files of a side out of the page cache; they are synced.
+func (s *side) forget() error {
+	for _, dir := range s.dirs {
+		err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+			if errors.Is(err, fs.ErrNotExist) {
+				return nil // files come and go
+			}
+			if err != nil || !d.Type().IsRegular() {
+				return err
+			}
+			f, err := os.Open(path)
+			if errors.Is(err, fs.ErrNotExist) {
+				return nil
+			}
+			if err != nil {
+				return err
+			}
+			return errors.Join(unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED), f.Close())
+		})
+		if err != nil {
+			return fmt.Errorf("take the files of %s out of the page cache: %w", s.name, err)
 		}
 	}
 	return nil
+}
+
+// coldTurn reads each key once with nothing in the page cache, again and again for a
+// while, and returns operations per second.
+func (s *side) coldTurn(ctx context.Context, c cell, d time.Duration) (float64, error) {
+	var took time.Duration
+	count := 0
+	for took < d {
+		if err := s.forget(); err != nil {
+			return 0, err
+		}
+		group, ctx := errgroup.WithContext(ctx)
+		group.SetLimit(c.clients)
+		began := time.Now()
+		for k := range c.gets() {
+			group.Go(func() error {
+				_, err := s.do(ctx, c.method, getKey(c, k), nil)
+				return err
+			})
+		}
+		if err := group.Wait(); err != nil {
+			return 0, fmt.Errorf("%s, %v: %w", s.name, c, err)
+		}
+		took += time.Since(began)
+		count += c.gets()
+	}
+	return float64(count) / took.Seconds(), nil
 }
 
 func payload(n int) []byte {
@@ -129,6 +205,9 @@ func payload(n int) []byte {
 
 // turn runs a cell for a while and returns operations per second.
 func (s *side) turn(ctx context.Context, c cell, d time.Duration) (float64, error) {
+	if c.cold {
+		return s.coldTurn(ctx, c, d)
+	}
 	body := payload(c.size)
 	ctx, cancel := context.WithTimeout(ctx, d+2*time.Minute)
 	defer cancel()
@@ -147,7 +226,7 @@ func (s *side) turn(ctx context.Context, c cell, d time.Duration) (float64, erro
 				if c.method == http.MethodPut {
 					err = client.do(ctx, c.method, fmt.Sprintf("put-%d-%d", c.size, (w+i*c.clients)%c.keys()), body)
 				} else {
-					err = client.do(ctx, c.method, fmt.Sprintf("get-%d-%d", c.size, (w*7+i)%min(c.keys(), 64)), nil)
+					err = client.do(ctx, c.method, getKey(c, (w*7+i)%c.gets()), nil)
 				}
 				if err != nil {
 					failed.Add(1)

@@ -82,8 +82,9 @@ func report(err error) int {
 
 // bench gathers the report.
 type bench struct {
-	o   options
-	doc strings.Builder
+	o       options
+	doc     strings.Builder
+	baseDir string // where the baseline's files are
 }
 
 // wants says whether a section is to be run.
