@@ -107,8 +107,11 @@ func ask[T any](t *testing.T, nc *nats.Conn, subject, req string, ok func(T) boo
 			return err
 		}
 		var out T
-		if err := json.Unmarshal(m.Data, &out); err != nil || m.Header.Get("Nats-Service-Error") != "" || !ok(out) {
-			return fmt.Errorf("got %v %s %v", m.Header, m.Data, err)
+		if err := json.Unmarshal(m.Data, &out); err != nil {
+			return err
+		}
+		if m.Header.Get("Nats-Service-Error") != "" || !ok(out) {
+			return fmt.Errorf("got %v %s", m.Header, m.Data)
 		}
 		return nil
 	}
