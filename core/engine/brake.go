@@ -77,16 +77,36 @@ func (b *brake) step(ctx context.Context, f func()) (did bool, err error) {
 		f()
 		return true, nil
 	}
-	select {
-	case b.turn <- struct{}{}:
-	case <-ctx.Done():
-		return false, ctx.Err()
+	if taken, err := b.takeTurn(ctx); err != nil {
+		return false, err
+	} else if !taken {
+		f()
+		return true, nil
 	}
 	defer func() { <-b.turn }()
 	began, rested := b.clock.Boot(), b.rested.Load()
 	f()
 	worked := b.clock.Boot().Sub(began) - time.Duration(b.rested.Load()-rested)
 	return true, b.rest(ctx, worked)
+}
+
+// takeTurn waits for the turn, but not for longer than clients are served: whoever has
+// it may be waiting for a node that does not answer.
+func (b *brake) takeTurn(ctx context.Context) (taken bool, err error) {
+	look := time.NewTicker(lingering)
+	defer look.Stop()
+	for {
+		select {
+		case b.turn <- struct{}{}:
+			return true, nil
+		case <-look.C:
+			if !b.serving() {
+				return false, nil
+			}
+		case <-ctx.Done():
+			return false, ctx.Err()
+		}
+	}
 }
 
 // pay holds the caller back for n bytes that it has moved, which took a while.

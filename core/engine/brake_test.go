@@ -109,3 +109,26 @@ func TestBrakeYields(t *testing.T) {
 		}
 	})
 }
+
+// TestBrakeTurnThatIsHeld: once no client is served any more nobody waits for whoever has
+// the turn, which may be waiting for a node that does not answer.
+func TestBrakeTurnThatIsHeld(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBrake(bubbleClock{time.Now()}, 0)
+		leave := b.enter()
+		answer := make(chan struct{})
+		var wg sync.WaitGroup
+		wg.Go(func() { _, _ = b.step(t.Context(), func() { <-answer }) })
+		synctest.Wait()
+		began := time.Now()
+		time.AfterFunc(time.Second, leave)
+		if did, err := b.step(t.Context(), func() {}); !did || err != nil {
+			t.Error(did, err)
+		}
+		if took := time.Since(began); took < time.Second || took > time.Second+2*lingering {
+			t.Errorf("it waited %v for a turn that nobody gives up, want about a second", took)
+		}
+		close(answer)
+		wg.Wait()
+	})
+}
