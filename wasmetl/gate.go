@@ -51,8 +51,8 @@ type gate struct {
 
 type waiter struct {
 	n       int64
-	job     bool
-	granted chan struct{}
+	class   class
+	granted chan struct{} // nil: without waiting
 }
 
 func newGate(what string, capacity int64, queue int) *gate {
@@ -62,26 +62,14 @@ func newGate(what string, capacity int64, queue int) *gate {
 // fits says whether there is room for w now. A job that is alone may have more
 // than half.
 func (g *gate) fits(w *waiter) bool {
-	return w.n <= g.free && (!w.job || g.jobs == 0 || g.jobs+w.n <= g.capacity/2)
+	return w.n <= g.free && (!w.class.job() || g.jobs == 0 || g.jobs+w.n <= g.capacity/2)
 }
 
 func (g *gate) take(w *waiter) {
 	g.free -= w.n
-	if w.job {
+	if w.class.job() {
 		g.jobs += w.n
 	}
-}
-
-// try takes n if there is room and nobody waits.
-func (g *gate) try(n int64, isJob bool) bool {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	w := waiter{n: n, job: isJob}
-	if g.crowded() || !g.fits(&w) {
-		return false
-	}
-	g.take(&w)
-	return true
 }
 
 func (g *gate) crowded() bool {
@@ -103,24 +91,39 @@ func (g *gate) contended() bool {
 // acquire waits in the line of a class. Whoever has been let in before (again)
 // waits however long the line is.
 func (g *gate) acquire(ctx context.Context, n int64, c class, again bool) error {
-	if n > g.capacity {
-		return fmt.Errorf("%w: a transform that takes %d of %s, the node has %d", core.ErrInvalid, n, g.what, g.capacity)
+	w, err := g.enter(n, c, again)
+	if err != nil {
+		return err
 	}
-	w := &waiter{n: n, job: c.job()}
+	return g.wait(ctx, w)
+}
+
+// enter joins the line of a class: wait is to follow.
+func (g *gate) enter(n int64, c class, again bool) (*waiter, error) {
+	if n > g.capacity {
+		return nil, fmt.Errorf("%w: a transform that takes %d of %s, the node has %d", core.ErrInvalid, n, g.what, g.capacity)
+	}
+	w := &waiter{n: n, class: c}
 	g.mu.Lock()
+	defer g.mu.Unlock()
 	if !g.crowded() && g.fits(w) {
 		g.take(w)
-		g.mu.Unlock()
-		return nil
+		return w, nil
 	}
 	if !again && len(g.waiting[c]) >= g.queue {
-		g.mu.Unlock()
-		return fmt.Errorf("%w: too many transforms wait for %s: try again later", core.ErrUnavailable, g.what)
+		return nil, fmt.Errorf("%w: too many transforms wait for %s: try again later", core.ErrUnavailable, g.what)
 	}
 	w.granted = make(chan struct{})
 	g.waiting[c] = append(g.waiting[c], w)
 	g.grant()
-	g.mu.Unlock()
+	return w, nil
+}
+
+// wait returns once w is let in. If ctx ends before, w has left the line.
+func (g *gate) wait(ctx context.Context, w *waiter) error {
+	if w.granted == nil {
+		return nil
+	}
 	select {
 	case <-w.granted:
 		return nil
@@ -128,12 +131,13 @@ func (g *gate) acquire(ctx context.Context, n int64, c class, again bool) error 
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if i := slices.Index(g.waiting[c], w); i >= 0 {
-		g.waiting[c] = slices.Delete(g.waiting[c], i, i+1)
+	line := g.waiting[w.class]
+	if i := slices.Index(line, w); i >= 0 {
+		g.waiting[w.class] = slices.Delete(line, i, i+1)
 		g.grant()
 		return context.Cause(ctx)
 	}
-	g.put(n, c.job())
+	g.put(w.n, w.class.job())
 	return context.Cause(ctx)
 }
 
@@ -159,11 +163,15 @@ func (g *gate) trade(n, keep int64, isJob bool) bool {
 	return true
 }
 
-// missing is how much is not free of n.
-func (g *gate) missing(n int64) int64 {
+// missing is how much is not free of what the next to be let in waits for: 0 if
+// nobody waits for that.
+func (g *gate) missing() int64 {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return max(0, n-g.free)
+	if w, _ := g.next(); w != nil {
+		return max(0, w.n-g.free)
+	}
+	return 0
 }
 
 func (g *gate) put(n int64, isJob bool) {
@@ -178,21 +186,21 @@ func (g *gate) put(n int64, isJob bool) {
 // is waited for, unless it is a job that would have more than its share.
 func (g *gate) grant() {
 	for {
-		c, ok := g.next()
-		if !ok {
+		w, fits := g.next()
+		if !fits {
 			return
 		}
-		w := g.waiting[c][0]
-		g.waiting[c] = g.waiting[c][1:]
-		if c == inline || c == job {
-			g.last = c
+		g.waiting[w.class] = g.waiting[w.class][1:]
+		if w.class == inline || w.class == job {
+			g.last = w.class
 		}
 		g.take(w)
 		close(w.granted)
 	}
 }
 
-func (g *gate) next() (class, bool) {
+// next is who is the next to be let in, if anybody, and whether there is room for him.
+func (g *gate) next() (w *waiter, fits bool) {
 	order := [classes]class{inlineResumed, jobResumed, inline, job}
 	if g.last == inline {
 		order = [classes]class{inlineResumed, jobResumed, job, inline}
@@ -203,11 +211,11 @@ func (g *gate) next() (class, bool) {
 		}
 		w := g.waiting[c][0]
 		if g.fits(w) {
-			return c, true
+			return w, true
 		}
 		if w.n > g.free {
-			return 0, false
+			return w, false
 		}
 	}
-	return 0, false
+	return nil, false
 }

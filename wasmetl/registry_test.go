@@ -289,6 +289,38 @@ func TestEviction(t *testing.T) {
 	}
 }
 
+// Calls that wait at the same time, for less memory than is idle and for more, are
+// all let in: whoever ends makes room for who is the next.
+func TestEvictionWhileWaiting(t *testing.T) {
+	h := newHost(t, wasmetl.Options{Budget: 400 << 20})
+	heavy := func(name string, memory int64) core.TransformRef {
+		m := shoalGuest(name, call(fnWrite, 0, 1), w.Drop, ok)
+		m.Memory.Min = uint32(memory>>16) - 16
+		return install(t, h, wasmetl.Spec{Name: name, Memory: memory}, m.Bytes())
+	}
+	var refs []core.TransformRef
+	for i, mib := range []int64{64, 192, 96, 256, 64, 128, 32} {
+		refs = append(refs, heavy(string(rune('a'+i)), mib<<20))
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	var all sync.WaitGroup
+	for range 3 {
+		for _, ref := range refs {
+			all.Go(func() {
+				out := &sink{limit: 1 << 20}
+				if _, err := h.RunTransform(ctx, core.TransformCall{Transform: ref, Data: []byte("x"), Output: out.open}); err != nil {
+					t.Errorf("%s: %v", ref.Name, err)
+				}
+			})
+		}
+	}
+	all.Wait()
+	if u := h.Usage(); u.Waiting != 0 || u.Memory > u.Budget {
+		t.Errorf("in the end: %+v", u)
+	}
+}
+
 // blocking is an output that takes nothing until it is aborted.
 type blocking struct{ aborted chan error }
 

@@ -219,33 +219,57 @@ func (h *Host) admit(ctx context.Context, c *call) error {
 	if stopped {
 		return fmt.Errorf("%w: shoal etl start %s", ErrStopped, c.t.ref.Name)
 	}
-	n := c.t.spec.Memory + stackReserve
-	if h.ledger.try(n, c.Job) {
-		return nil
+	w, err := h.ledger.enter(c.t.spec.Memory+stackReserve, classOf(c.Job, false), false)
+	if err != nil {
+		return err
 	}
-	h.evict(ctx, h.ledger.missing(n))
-	return h.ledger.acquire(ctx, n, classOf(c.Job, false), false)
+	h.makeRoom(ctx)
+	if err := h.ledger.wait(ctx, w); err != nil {
+		h.makeRoom(ctx) // for who is the next in line now
+		return err
+	}
+	return nil
 }
 
-// evict closes idle instances until they have given back n bytes.
-func (h *Host) evict(ctx context.Context, n int64) {
-	for freed := int64(0); freed < n; {
-		h.mu.Lock()
-		var victim *instance
-		for _, t := range h.versions {
-			if len(t.idle) > 0 {
-				victim, t.idle = t.idle[0], t.idle[1:]
-				h.idle--
-				break
-			}
-		}
-		h.mu.Unlock()
-		if victim == nil {
+// makeRoom closes idle instances for who waits for memory, if that is enough to let
+// him in. If it is not, others have the rest and make room at their end. It is to be
+// called whenever somebody came to wait, or left, or gave memory back.
+func (h *Host) makeRoom(ctx context.Context) {
+	for missing := h.ledger.missing(); missing > 0; missing = h.ledger.missing() {
+		victims := h.takeVictims(missing)
+		if len(victims) == 0 {
 			return
 		}
-		freed += int64(victim.mem.size)
-		h.closeIdle(context.WithoutCancel(ctx), victim)
+		for _, in := range victims {
+			h.closeIdle(context.WithoutCancel(ctx), in)
+		}
 	}
+}
+
+// takeVictims takes idle instances that have n bytes together out of their pools, or
+// none.
+func (h *Host) takeVictims(n int64) []*instance {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	idle := int64(0)
+	for _, t := range h.versions {
+		for _, in := range t.idle {
+			idle += int64(in.mem.size)
+		}
+	}
+	if idle < n {
+		return nil
+	}
+	var victims []*instance
+	for _, t := range h.versions {
+		for n > 0 && len(t.idle) > 0 {
+			victims = append(victims, t.idle[0])
+			n -= int64(t.idle[0].mem.size)
+			t.idle = t.idle[1:]
+			h.idle--
+		}
+	}
+	return victims
 }
 
 // closeIdle closes an instance that was taken out of a pool.
@@ -274,18 +298,19 @@ func (h *Host) takeIdle(t *transform) *instance {
 func (c *call) unreserve() {
 	c.host.ledger.release(c.reserved, c.Job)
 	c.reserved = 0
+	c.host.makeRoom(c.ctx)
 }
 
 // keep puts the call's instance into the pool, for which the call gives its memory
 // back. If somebody waits for what the instance has, it is to be closed instead.
 func (c *call) keep(in *instance) bool {
 	h := c.host
+	h.mu.Lock() // over the trade: whom it lets in is to find the instance
+	defer h.mu.Unlock()
 	if !h.ledger.trade(c.reserved, int64(in.mem.size), c.Job) {
 		return false
 	}
 	c.reserved = 0
-	h.mu.Lock()
-	defer h.mu.Unlock()
 	c.t.idle = append(c.t.idle, in)
 	h.idle++
 	return true
